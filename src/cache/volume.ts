@@ -1,0 +1,54 @@
+/**
+ * What a server serves. `Cache` implements it; tests bring plain memory.
+ *
+ * The `…Now` calls are the hot path: they are synchronous, allocate nothing, and either do all of the request or
+ * return false without any effect, in which case the caller takes the asynchronous twin. They never throw for what
+ * a device or a client did.
+ *
+ * @module
+ */
+
+/** A run of bytes with one allocation status. */
+export interface Extent {
+  /** Bytes, > 0. */
+  length: number;
+  /** Reads as zeroes. */
+  zero: boolean;
+  /** Not allocated: a write there may need space first. */
+  hole: boolean;
+}
+
+/** Options of the writing calls. */
+export interface WriteOptions {
+  /** Durable before the call resolves (force unit access). */
+  fua?: boolean;
+}
+
+/** A block volume of fixed size, addressed in bytes at any alignment. */
+export interface Volume {
+  /** The size in bytes. */
+  readonly sizeBytes: number;
+  /** True when every writing call rejects with `DeviceError` EROFS. */
+  readonly readOnly: boolean;
+  /** Fills `into[at, at + length)` from `offset` when all of it is in RAM; else returns false. */
+  readNow(offset: number, into: Uint8Array, at: number, length: number): boolean;
+  /** Takes `source[at, at + length)` at `offset` when it fits into RAM and log at once; else returns false. */
+  writeNow(offset: number, source: Uint8Array, at: number, length: number): boolean;
+  /** Fills `into` from `offset`. Rejects with `DeviceError`. */
+  read(offset: number, into: Uint8Array): Promise<void>;
+  /** Writes `bytes` at `offset`; `bytes` must not change until it resolves. */
+  write(offset: number, bytes: Uint8Array, options?: WriteOptions): Promise<void>;
+  /** Makes every write that has been acknowledged durable. */
+  flush(): Promise<void>;
+  /** Drops the range's content; it reads as zeroes afterwards. */
+  trim(offset: number, length: number, options?: WriteOptions): Promise<void>;
+  /** Makes the range read as zeroes. `keepAllocated` (NBD's NO_HOLE) keeps the backing provisioned. */
+  zero(offset: number, length: number, options?: WriteOptions & { keepAllocated?: boolean }): Promise<void>;
+  /** A hint that the range will be read soon. */
+  prefetch(offset: number, length: number): Promise<void>;
+  /**
+   * The allocation status from `offset` on, covering `length` bytes or, after `limit` extents, less; at least one
+   * extent, neighbours differ.
+   */
+  extents(offset: number, length: number, limit: number): Promise<Extent[]>;
+}

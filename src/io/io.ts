@@ -1,0 +1,114 @@
+/**
+ * How bytes move: files and sockets behind one interface, so that the portable backend (Deno's own APIs) and the
+ * ring backend (io_uring) can stand in for each other.
+ *
+ * @module
+ */
+
+/** What a path leads to, or what an open file is. */
+export interface PathFacts {
+  /** What sort of thing it is. */
+  kind: "file" | "directory" | "block" | "character" | "fifo" | "socket" | "other";
+  /** Bytes of a regular file; means nothing for other kinds (see {@linkcode IoFile.size}). */
+  sizeBytes: number;
+  /** Bytes of storage that a file has, where the platform tells. */
+  allocatedBytes: number | undefined;
+  /** The number of the filesystem that holds it. */
+  filesystem: number;
+  /** The inode, 0 where the platform has none. */
+  inode: number;
+  /** The device number of a block device, `major:minor`; else empty. */
+  deviceNumber: string;
+  /** Milliseconds since 1970 of the last modification, 0 when unknown. */
+  modifiedMs: number;
+}
+
+/**
+ * An open file or block device with positional access. Any number of calls may be under way at once. Errors are
+ * the platform's, with an errno name in `code`; a call after `close` rejects with `DeviceError` ESHUTDOWN.
+ */
+export interface IoFile {
+  /** Reads up to `into.length` bytes at `offset`; 0 at the end. */
+  read(offset: number, into: Uint8Array<ArrayBuffer>): Promise<number>;
+  /** Writes at least one byte of `bytes` at `offset` and returns how many. */
+  write(offset: number, bytes: Uint8Array<ArrayBuffer>): Promise<number>;
+  /** fdatasync; covers what was written through any handle of this file. */
+  sync(): Promise<void>;
+  /** Asks the open file itself, so that a path that was replaced meanwhile does not mislead. */
+  stat(): Promise<PathFacts>;
+  /** The size in bytes, of block devices too. */
+  size(): Promise<number>;
+  /** Takes an advisory lock (flock) on the whole file without waiting; false when another opener holds it. */
+  tryLock(exclusive: boolean): Promise<boolean>;
+  /**
+   * Claims a block device for this opener alone, so that it cannot be mounted meanwhile; false when it is mounted or
+   * otherwise in use. True, without any effect, for other kinds and where the platform cannot.
+   */
+  claim(): Promise<boolean>;
+  /**
+   * Makes the range read as zeroes without sending them, where the platform can; else false, and then the range holds
+   * old bytes or zeroes, mixed. `keepAllocated` leaves the range provisioned.
+   */
+  zeroFast(offset: number, length: number, keepAllocated: boolean): Promise<boolean>;
+  /**
+   * Gives the range storage without changing what it reads as; extends the file where it ends earlier. False where
+   * the platform cannot.
+   */
+  allocate(offset: number, length: number): Promise<boolean>;
+  /** Closes after the calls under way have finished. */
+  close(): Promise<void>;
+}
+
+/** Where a listener or a connection is: TCP or a unix socket. */
+export type SocketAddress =
+  | { transport: "tcp"; hostname: string; port: number }
+  | { transport: "unix"; path: string };
+
+/** A stream connection. At most one `read` and one `write` are under way at once. */
+export interface IoConnection {
+  /** Reads up to `into.length` bytes; null when the peer has closed. */
+  read(into: Uint8Array<ArrayBuffer>): Promise<number | null>;
+  /** Writes at least one byte and returns how many. */
+  write(bytes: Uint8Array<ArrayBuffer>): Promise<number>;
+  /** Closes at once; calls under way end with an error or null. */
+  close(): void;
+}
+
+/** A listening socket. */
+export interface IoListener {
+  /** The address as bound (the real port when 0 was asked for). */
+  readonly address: SocketAddress;
+  /**
+   * The next connection, or null when the listener was closed. TCP_NODELAY is set. Rejects with what the platform
+   * says when it cannot accept just now (for example too many open files); a later call may succeed.
+   */
+  accept(): Promise<IoConnection | null>;
+  /** Stops listening; removes a unix socket's path. A second call does nothing. */
+  close(): void;
+}
+
+/** A backend. */
+export interface Io {
+  /** Its name, as `status` shows it. */
+  readonly name: "portable" | "ring";
+  /**
+   * Opens a file or block device for positional access. With `create` a new regular file is made, which must not
+   * exist, readable and writable by its owner only.
+   */
+  openFile(path: string, options: { write: boolean; create?: boolean }): Promise<IoFile>;
+  /** What `path` leads to; symbolic links are followed. Undefined when there is nothing. */
+  stat(path: string): Promise<PathFacts | undefined>;
+  /** The absolute path without symbolic links. */
+  realPath(path: string): Promise<string>;
+  /** The text of a small file, such as one of sysfs; undefined when it cannot be read, without asking anybody. */
+  readText(path: string): Promise<string | undefined>;
+  /** Removes a file. */
+  remove(path: string): Promise<void>;
+  /** Makes a file's name durable: syncs the directory that holds it. False where that is not possible. */
+  syncName(path: string): Promise<boolean>;
+  /**
+   * Listens. A unix socket's path that nothing answers on any more is replaced; one that is answered on, and a path
+   * of another kind, are refused.
+   */
+  listen(address: SocketAddress): Promise<IoListener>;
+}
