@@ -1,0 +1,166 @@
+/**
+ * The hot path in WebAssembly, typed: checksums, the index, bitmaps, the write-back plan's sort, record packing, all
+ * over one linear memory that {@linkcode planMemory} lays out and that never grows, so no view is ever detached.
+ *
+ * Invariants: methods allocate nothing and return non-negative numbers; pointers are byte offsets into `bytes`.
+ * The kernels check no bounds of theirs: callers give pointers of the map and slots below `slotCount`.
+ *
+ * @module
+ */
+
+import { assert } from "../errors.ts";
+import { Bitmap } from "./bitmap.ts";
+import { crc32cThrough } from "./crc32c.ts";
+import { type KernelExports, kernelsInstance, memoryPagesMin } from "./instance.ts";
+import { type MemoryMap, type MemoryPlan, pageBytes, planMemory } from "./memory_map.ts";
+
+export { Bitmap } from "./bitmap.ts";
+
+/** What the index answers for a block that it does not hold. */
+export const noSlot = 0xffff_ffff;
+
+/** The kernels over the memory of one cache. */
+export class Kernels {
+  /** What lies where. */
+  readonly map: MemoryMap;
+  readonly memory: WebAssembly.Memory;
+  /** The whole memory. */
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  /** The whole memory. */
+  readonly view: DataView<ArrayBuffer>;
+  /** Sector mask of each slot. */
+  readonly masks: Uint8Array<ArrayBuffer>;
+  /** CRC-32C of each slot. */
+  readonly crcs: Uint32Array<ArrayBuffer>;
+  /** Block of each slot; written by {@linkcode indexPut}, stale where the index no longer holds the slot. */
+  readonly reverse: Uint32Array<ArrayBuffer>;
+  /** The plan's sort keys, each as its low and its high u32. */
+  readonly planWords: Uint32Array<ArrayBuffer>;
+  /** Blocks whose newest version is not on the backing device. */
+  readonly dirty: Bitmap;
+  /** Blocks that read as zero and are not yet so on the backing device. */
+  readonly zeroDirty: Bitmap;
+  /** Blocks written to the backing device since the last good sync was issued. */
+  readonly written: Bitmap;
+  /** Blocks that the sync under way covers. */
+  readonly syncing: Bitmap;
+
+  readonly #exports: KernelExports;
+  #count = 0;
+
+  private constructor(plan: MemoryPlan) {
+    const map = planMemory(plan);
+    const pages = map.totalBytes / pageBytes;
+    assert(Number.isInteger(pages) && pages >= memoryPagesMin, "whole pages, and room for the kernels");
+    this.map = map;
+    this.memory = new WebAssembly.Memory({ initial: pages, maximum: pages });
+    const buffer = this.memory.buffer as ArrayBuffer;
+    this.bytes = new Uint8Array(buffer);
+    this.view = new DataView(buffer);
+    this.masks = new Uint8Array(buffer, map.masks, plan.slotCount);
+    this.crcs = new Uint32Array(buffer, map.crcs, plan.slotCount);
+    this.reverse = new Uint32Array(buffer, map.reverse, plan.slotCount);
+    this.planWords = new Uint32Array(buffer, map.plan, plan.stagingBlocks * 2);
+    this.#exports = kernelsInstance(this.memory);
+    this.#exports.indexConfigure(map.table, map.tableLength, map.reverse);
+    this.#exports.indexClear();
+    this.dirty = new Bitmap(this.#exports, map.dirty);
+    this.zeroDirty = new Bitmap(this.#exports, map.zeroDirty);
+    this.written = new Bitmap(this.#exports, map.written);
+    this.syncing = new Bitmap(this.#exports, map.syncing);
+  }
+
+  /**
+   * Makes a memory for `plan` and the kernels over it, with an empty index and empty bitmaps. Synchronous.
+   * Throws `UsageError` when the plan does not fit into 4 GiB.
+   */
+  static create(plan: MemoryPlan): Kernels {
+    return new Kernels(plan);
+  }
+
+  // The hot path starts here: nothing below allocates, but for crc32cOf on more than 64 KiB of foreign bytes.
+
+  /** The CRC-32C of `length` bytes at `pointer`, going on from `previous`. */
+  crc32c(pointer: number, length: number, previous = 0): number {
+    return this.#exports.crc32c(pointer, length, previous) >>> 0;
+  }
+
+  /** The CRC-32C of the 4096 bytes at `pointer`, which may be unaligned. */
+  crc32cBlock(pointer: number): number {
+    return this.#exports.crc32cBlock(pointer) >>> 0;
+  }
+
+  /** The CRC-32C of `bytes`: where they lie if in this memory, else copied through the scratch region. */
+  crc32cOf(bytes: Uint8Array, previous = 0): number {
+    if (bytes.buffer === this.bytes.buffer) return this.crc32c(bytes.byteOffset, bytes.length, previous);
+    return crc32cThrough(this.#exports, this.bytes, this.map.scratch, bytes, previous);
+  }
+
+  /** How many blocks the index holds. */
+  get count(): number {
+    return this.#count;
+  }
+
+  /** The slot of `block`, or {@linkcode noSlot}. */
+  indexGet(block: number): number {
+    return this.#exports.indexGet(block) >>> 0;
+  }
+
+  /**
+   * Makes `slot` the slot of `block`; returns the slot before it, or {@linkcode noSlot}.
+   * REQUIRES: no other block holds `slot`; remove that one first.
+   */
+  indexPut(block: number, slot: number): number {
+    assert(slot < this.reverse.length, "slot within the log");
+    const previous = this.#exports.indexPut(block, slot) >>> 0;
+    if (previous === noSlot) this.#count++;
+    return previous;
+  }
+
+  /** Takes `block` out of the index; returns its slot, or {@linkcode noSlot}. */
+  indexRemove(block: number): number {
+    const slot = this.#exports.indexRemove(block) >>> 0;
+    if (slot !== noSlot) this.#count--;
+    return slot;
+  }
+
+  /** Empties the index. */
+  indexClear(): void {
+    this.#exports.indexClear();
+    this.#count = 0;
+  }
+
+  /** Sorts the first `count` u64 keys of the plan region upward, stable. */
+  sortPlan(count: number): void {
+    assert(count * 2 <= this.planWords.length, "keys within the plan region");
+    this.#exports.sortPlan(this.map.plan, this.map.planScratch, count);
+  }
+
+  /** Writes entry `index` of the record at `record`: a data block. Its checksum follows at the seal. */
+  recordAddData(record: number, index: number, block: number, mask: number): void {
+    this.#exports.recordAddData(record, index, block, mask);
+  }
+
+  /** Writes entry `index` of the record at `record`: a range of `count` blocks. */
+  recordAddRange(
+    record: number,
+    index: number,
+    kind: number,
+    block: number,
+    count: number,
+    mask: number,
+  ): void {
+    this.#exports.recordAddRange(record, index, kind, block, count, mask);
+  }
+
+  /**
+   * Computes the checksums of the record at `record`: of each data block, into its entry and into the u32 array at
+   * `crcsOfFirstSlot`; of the second half of the header; of the first half, which is returned.
+   * REQUIRES: all other fields are final, entryCount above all.
+   */
+  recordSeal(record: number, crcsOfFirstSlot: number): number {
+    return this.#exports.recordSeal(record, crcsOfFirstSlot) >>> 0;
+  }
+
+  // The hot path ends here.
+}

@@ -1,0 +1,66 @@
+import fc from "fast-check";
+import { entryKind, recordDataMax, recordEntriesMax, recordField } from "../../src/log/layout.ts";
+import { SeededRandom } from "../../src/random.ts";
+import { blockBytes } from "../../src/units.ts";
+import { assertEquals } from "../assert.ts";
+import { smallKernels } from "./small_kernels.ts";
+import { addEntryTwin, type Entry, sealTwin } from "./twins/record.ts";
+
+const kernels = smallKernels({ slotCount: 256 });
+const record = kernels.map.buffers;
+const recordBytes = 128 * blockBytes;
+
+const u32 = fc.oneof(fc.nat(0xffff_ffff), fc.constantFrom(0, 0xffff, 0x1_0000, 0x7fff_ffff, 0xffff_ffff));
+const mask = fc.nat(255);
+const entry: fc.Arbitrary<Entry> = fc.oneof(
+  fc.record({ kind: fc.constant(entryKind.data), block: u32, mask }),
+  fc.record({
+    kind: fc.constantFrom(entryKind.zero, entryKind.trim, entryKind.poisoned),
+    block: u32,
+    count: u32,
+    mask,
+  }),
+);
+
+function check(entries: Entry[], seed: number): void {
+  // The record lies on leftovers, as it does in a buffer that is used again.
+  const expected = new Uint8Array(recordBytes);
+  new SeededRandom(seed).fill(expected);
+  kernels.bytes.set(expected, record);
+  kernels.crcs.fill(0);
+  entries.forEach((entry, index) => {
+    addEntryTwin(expected, index, entry);
+    if ("count" in entry) {
+      kernels.recordAddRange(record, index, entry.kind, entry.block, entry.count, entry.mask);
+    } else kernels.recordAddData(record, index, entry.block, entry.mask);
+  });
+  new DataView(expected.buffer).setUint16(recordField.entryCount, entries.length, true);
+  kernels.view.setUint16(record + recordField.entryCount, entries.length, true);
+  const { crcs, crc } = sealTwin(expected);
+  assertEquals(kernels.recordSeal(record, kernels.map.crcs + 4 * 5), crc);
+  const sealed = kernels.bytes.subarray(record, record + recordBytes);
+  const wrong = sealed.findIndex((byte, i) => byte !== expected[i]);
+  assertEquals(wrong, -1, `byte ${wrong} of the record differs`);
+  assertEquals([...kernels.crcs.subarray(0, 5 + crcs.length + 1)], [0, 0, 0, 0, 0, ...crcs, 0]);
+}
+
+Deno.test("recordAddData, recordAddRange, recordSeal: the bytes of the layout, for any entries", () => {
+  fc.assert(
+    fc.property(fc.array(entry, { maxLength: 40 }), fc.nat(), (entries, seed) => check(entries, seed)),
+    { numRuns: 40 },
+  );
+});
+
+Deno.test("recordSeal: a record that is full of data and ranges", () => {
+  const entries = Array.from(
+    { length: recordEntriesMax },
+    (_, index): Entry =>
+      index < recordDataMax
+        ? { kind: entryKind.data, block: index * 7, mask: 0xff }
+        : { kind: entryKind.zero, block: index * 7, count: 3, mask: 0 },
+  );
+  check(entries, 1);
+  check(entries.reverse(), 2);
+});
+
+Deno.test("recordSeal: a record without entries", () => check([], 3));

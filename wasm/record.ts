@@ -1,0 +1,73 @@
+/**
+ * Record packing: entries and checksums of a record that lies in memory as it will lie in the log. The layout is
+ * src/log/layout.ts, whose names stand in the comments; docs/format.md is its prose.
+ */
+
+import { crc32cBlock, crc32cHalf } from "./crc32c";
+
+const blockBytes: usize = 4096;
+const halfBytes: usize = 2048;
+/** recordField.crc */
+const headerCrc: usize = 16;
+/** recordField.entryCount */
+const entryCount: usize = 44;
+/** recordField.entries, entryBytes */
+const entries: usize = 128;
+const entryBytes: usize = 12;
+/** entryField.kind, entryField.crc */
+const entryKind: usize = 5;
+const entryCrc: usize = 8;
+/** entryKind.data */
+const dataKind: u32 = 1;
+/** previousField.crc */
+const previousCrc: usize = 2068;
+
+function entryAt(record: usize, index: u32): usize {
+  return record + entries + <usize> index * entryBytes;
+}
+
+/** Writes a data entry: block u40, kind u8, mask u8, zero u8, crc u32. The checksum is left 0 until the seal. */
+export function recordAddData(record: usize, index: u32, block: u32, mask: u32): void {
+  const entry = entryAt(record, index);
+  store<u64>(entry, <u64> block | (<u64> dataKind << 40) | (<u64> (mask & 255) << 48));
+  store<u32>(entry, 0, entryCrc);
+}
+
+/** Writes a range entry: block u40, kind u8, count u40, mask u8. */
+export function recordAddRange(
+  record: usize,
+  index: u32,
+  kind: u32,
+  block: u32,
+  count: u32,
+  mask: u32,
+): void {
+  const entry = entryAt(record, index);
+  store<u64>(entry, <u64> block | (<u64> (kind & 255) << 40) | (<u64> (count & 0xffff) << 48));
+  store<u32>(entry, (count >>> 16) | (mask << 24), entryCrc);
+}
+
+/**
+ * Computes every checksum of a record: that of each data block, which lie behind the header in the order of their
+ * entries, into its entry and into the array at `crcsOfFirstSlot`; that of the header's second half; last that of
+ * its first half, which is returned.
+ */
+export function recordSeal(record: usize, crcsOfFirstSlot: usize): u32 {
+  const count = <u32> load<u16>(record, entryCount);
+  let data = record;
+  for (let index: u32 = 0; index < count; index++) {
+    const entry = entryAt(record, index);
+    if (load<u8>(entry, entryKind) != dataKind) continue;
+    data += blockBytes;
+    const crc = crc32cBlock(data);
+    store<u32>(entry, crc, entryCrc);
+    store<u32>(crcsOfFirstSlot, crc);
+    crcsOfFirstSlot += 4;
+  }
+  store<u32>(record, 0, previousCrc);
+  store<u32>(record, crc32cHalf(record + halfBytes), previousCrc);
+  store<u32>(record, 0, headerCrc);
+  const crc = crc32cHalf(record);
+  store<u32>(record, crc, headerCrc);
+  return crc;
+}
