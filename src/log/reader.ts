@@ -1,0 +1,101 @@
+/**
+ * Reads headers out of the log, segment by segment, with several segments under way at once.
+ *
+ * Invariant: everything handed out has been decoded by `codec.ts`, so its checksum, uuid and own address are right.
+ * Whether it belongs to the present is for the walk to say.
+ *
+ * @module
+ */
+
+import type { BlockDevice } from "../device/block_device.ts";
+import { blockBytes, mib } from "../units.ts";
+import { type Bytes, decodeRecord, type RecordHeader } from "./codec.ts";
+import type { Geometry } from "./geometry.ts";
+
+/** Segments whose headers are read at the same time. */
+const segmentsInFlight = 16;
+/** Bytes of one read while every block is looked at. */
+const scanBytes = mib;
+
+/** Access to a log's headers. */
+export class LogReader {
+  readonly device: BlockDevice;
+  readonly geometry: Geometry;
+  readonly uuid: Uint8Array;
+  readonly #ahead = new Map<number, Promise<RecordHeader[]>>();
+
+  constructor(device: BlockDevice, geometry: Geometry, uuid: Uint8Array) {
+    this.device = device;
+    this.geometry = geometry;
+    this.uuid = uuid;
+  }
+
+  /** Reads `count` blocks from `slot` on; they must not wrap. */
+  async blocks(slot: number, count: number): Promise<Bytes> {
+    const bytes = new Uint8Array(count * blockBytes);
+    await this.device.read(this.geometry.logOffset + slot * blockBytes, bytes);
+    return bytes;
+  }
+
+  /**
+   * The headers that follow each other in `segment` from `offset` on, up to the first block that should be a header and
+   * is none. Reads of the segments after it are started.
+   */
+  async headers(segment: number, offset: number): Promise<RecordHeader[]> {
+    const { segmentCount } = this.geometry;
+    const wanted = offset === 0 ? this.#ahead.get(segment) : undefined;
+    this.#ahead.delete(segment);
+    for (let i = 1; i < Math.min(segmentsInFlight, segmentCount); i++) {
+      const next = (segment + i) % segmentCount;
+      if (this.#ahead.has(next)) continue;
+      const promise = this.#readHeaders(next, 0);
+      promise.catch(() => {});
+      this.#ahead.set(next, promise);
+    }
+    return await (wanted ?? this.#readHeaders(segment, offset));
+  }
+
+  /** Forgets what was read ahead, waiting for it; the walk has ended. */
+  async settle(): Promise<void> {
+    await Promise.allSettled(this.#ahead.values());
+    this.#ahead.clear();
+  }
+
+  async #readHeaders(segment: number, offset: number): Promise<RecordHeader[]> {
+    const { segmentBlocks } = this.geometry;
+    const first = segment * segmentBlocks;
+    const headers: RecordHeader[] = [];
+    if (segmentBlocks - offset < 2) return headers;
+    const header = decodeRecord(await this.blocks(first + offset, 1), first + offset, this.uuid);
+    if (!header) return headers;
+    headers.push(header);
+    offset += 1 + header.dataCount;
+    if (segmentBlocks - offset < 2) return headers;
+    // The rest of the segment in one read: small records come in crowds.
+    const rest = await this.blocks(first + offset, segmentBlocks - offset);
+    const base = offset;
+    while (segmentBlocks - offset >= 2) {
+      const at = (offset - base) * blockBytes;
+      const next = decodeRecord(rest.slice(at, at + blockBytes), first + offset, this.uuid);
+      if (!next) break;
+      headers.push(next);
+      offset += 1 + next.dataCount;
+    }
+    return headers;
+  }
+
+  /** Looks at every block of [slot, slot + count), which may wrap, and yields what decodes as a header. */
+  async *scan(slot: number, count: number): AsyncGenerator<RecordHeader, void, void> {
+    const { slotCount } = this.geometry;
+    for (let done = 0; done < count;) {
+      const from = (slot + done) % slotCount;
+      const length = Math.min(scanBytes / blockBytes, count - done, slotCount - from);
+      const bytes = await this.blocks(from, length);
+      for (let i = 0; i < length; i++) {
+        const header = decodeRecord(bytes.slice(i * blockBytes, (i + 1) * blockBytes), from + i, this.uuid);
+        if (header) yield header;
+      }
+      done += length;
+    }
+  }
+}

@@ -1,0 +1,312 @@
+/**
+ * Walks the log from the tail to its end and decides what belongs to the present (log-rules.md 1, 5, 6, 14).
+ *
+ * Invariants:
+ * - A record is accepted only with sequence = previous + 1, matching chain, and an epoch that no later one voids.
+ * - Up to the durable mark headers are enough; past it a record counts only if all of it verifies, and the walk ends at
+ *   the first that does not: that is a torn end.
+ * - A bad record at or before the mark is damage, never an end. What its successor's copy tells of it is rebuilt; what
+ *   nobody can tell any more makes every block lost that no later record holds.
+ *
+ * @module
+ */
+
+import { blockBytes } from "../units.ts";
+import { crc32c } from "../wasm/crc32c.ts";
+import {
+  decodePrevious,
+  eachEntry,
+  type EntryList,
+  previousEntries,
+  type PreviousRecord,
+  recordEntries,
+  type RecordHeader,
+} from "./codec.ts";
+import { entryKind } from "./layout.ts";
+import type { LogReader } from "./reader.ts";
+import type { LogPosition, Superblock } from "./superblock.ts";
+import { type LastRecord, unsyncedBlocksMax } from "./writer.ts";
+
+/** Receives the accepted records in order. */
+export interface RecoverySink {
+  /** A record's place, before its entries: the first of its segment tells where the segment begins. */
+  placed(slot: number, sequence: number, chain: number): void;
+  /** A record's entries. `rebuilt`: its own header is lost, these come from a copy. */
+  apply(entries: EntryList, slot: number, sequence: number, rebuilt: boolean): void;
+  /** Records are lost and nobody knows what they held. */
+  loseAll(sequence: number): void;
+  /** How far the walk has come, in segments. */
+  progress?(segments: number): void;
+  /** A whole record has been read and verified (only past the mark, or with `verifyAll`). */
+  problem?(message: string, slot: number, blocks: number): void;
+}
+
+/** Records that could not be read, at or before the durable mark. */
+export interface Gap {
+  firstSequence: number;
+  lastSequence: number;
+  slot: number;
+  /** False when everything that they held is known from copies. */
+  lost: boolean;
+}
+
+/** What the walk found. */
+export interface Walk {
+  head: LogPosition;
+  last: LastRecord | undefined;
+  /** The entry list of `last`. */
+  lastEntries: EntryList | undefined;
+  /** The highest durable mark seen. */
+  mark: number;
+  records: number;
+  /** Records past the mark that were whole, to be written again in place (log-rules.md 7). */
+  rewrites: { slot: number; bytes: Uint8Array<ArrayBuffer> }[];
+  /** Records past the mark that were not whole, or came after one that was not. */
+  dropped: number;
+  gaps: Gap[];
+}
+
+/** Walks the log of `superblock`. Device errors while reading pass through. */
+export async function walkLog(reader: LogReader, superblock: Superblock, sink: RecoverySink): Promise<Walk> {
+  const walker = new Walker(reader, superblock, sink);
+  try {
+    return await walker.run();
+  } finally {
+    await reader.settle();
+  }
+}
+
+class Walker {
+  readonly #reader: LogReader;
+  readonly #superblock: Superblock;
+  readonly #sink: RecoverySink;
+  readonly #walk: Walk;
+  /** Accepted by its header, but past the mark as known so far. */
+  readonly #pending: RecordHeader[] = [];
+  #segment: number;
+  #offset: number;
+  #sequence: number;
+  #chain: number;
+  #epoch = 0;
+
+  constructor(reader: LogReader, superblock: Superblock, sink: RecoverySink) {
+    this.#reader = reader;
+    this.#superblock = superblock;
+    this.#sink = sink;
+    const { tail, durableMark, clean, head } = superblock;
+    this.#segment = Math.floor(tail.slot / reader.geometry.segmentBlocks);
+    this.#offset = tail.slot % reader.geometry.segmentBlocks;
+    this.#sequence = tail.sequence;
+    this.#chain = tail.chain;
+    this.#walk = {
+      head: tail,
+      last: undefined,
+      lastEntries: undefined,
+      mark: clean ? head.sequence - 1 : durableMark,
+      records: 0,
+      rewrites: [],
+      dropped: 0,
+      gaps: [],
+    };
+  }
+
+  async run(): Promise<Walk> {
+    const { geometry } = this.#reader;
+    for (let segments = 0; segments <= geometry.segmentCount;) {
+      if (geometry.segmentBlocks - this.#offset < 2) {
+        this.#segment = (this.#segment + 1) % geometry.segmentCount;
+        this.#offset = 0;
+        this.#sink.progress?.(++segments);
+        continue;
+      }
+      if (this.#atCleanEnd()) break;
+      await this.#acceptSegment();
+      if (geometry.segmentBlocks - this.#offset < 2) continue;
+      if (this.#atCleanEnd() || !(await this.#passGap())) break;
+    }
+    await this.#verifyPending();
+    const walk = this.#walk;
+    walk.head = {
+      slot: (this.#segment * geometry.segmentBlocks + this.#offset) % geometry.slotCount,
+      sequence: this.#sequence,
+      chain: this.#chain,
+    };
+    return walk;
+  }
+
+  /** After a clean close the log ends where the superblock says, and nothing is torn. */
+  #atCleanEnd(): boolean {
+    return this.#superblock.clean && this.#sequence === this.#superblock.head.sequence;
+  }
+
+  get #slot(): number {
+    return this.#segment * this.#reader.geometry.segmentBlocks + this.#offset;
+  }
+
+  /** Accepts headers of the present segment up to the first that is not the next record. */
+  async #acceptSegment(): Promise<void> {
+    for (const header of await this.#reader.headers(this.#segment, this.#offset)) {
+      if (header.slot !== this.#slot || this.#atCleanEnd() || !this.#follows(header)) return;
+      this.#sink.placed(header.slot, header.sequence, header.chain);
+      this.#pending.push(header);
+      this.#raiseMark(header.durableMark);
+      this.#advance(header.slot, header.sequence, header.dataCount, header.crc, header.epoch.number);
+    }
+  }
+
+  #advance(slot: number, sequence: number, dataCount: number, crc: number, epoch: number): void {
+    const { segmentBlocks } = this.#reader.geometry;
+    this.#segment = Math.floor(slot / segmentBlocks);
+    this.#offset = slot % segmentBlocks + 1 + dataCount;
+    this.#sequence = sequence + 1;
+    this.#chain = crc;
+    this.#epoch = epoch;
+  }
+
+  #follows(header: RecordHeader): boolean {
+    if (header.sequence !== this.#sequence || header.chain !== this.#chain) return false;
+    const { epoch } = header;
+    if (epoch.number < this.#epoch || !this.#epochFits(header)) return false;
+    // The record before belongs to an older epoch, so it must not be void by this one: this one begins here.
+    return epoch.number === this.#epoch || this.#epoch === 0 || epoch.firstSequence === header.sequence;
+  }
+
+  /** A record of an epoch with a sequence at or after the first of a later epoch is void. */
+  #epochFits(header: RecordHeader): boolean {
+    const present = this.#superblock.epoch;
+    const { epoch } = header;
+    if (epoch.number > present.number || header.sequence < epoch.firstSequence) return false;
+    if (epoch.number < present.number) return header.sequence < present.firstSequence;
+    return this.#isPresent(header);
+  }
+
+  #isPresent(header: RecordHeader): boolean {
+    const present = this.#superblock.epoch;
+    return header.epoch.number === present.number && header.epoch.randomLow === present.randomLow &&
+      header.epoch.randomHigh === present.randomHigh && header.epoch.firstSequence === present.firstSequence;
+  }
+
+  /** Records at or before the mark are durable, so their headers are enough. */
+  #raiseMark(mark: number): void {
+    if (mark > this.#walk.mark) this.#walk.mark = mark;
+    while (this.#pending.length > 0 && this.#pending[0]!.sequence <= this.#walk.mark) {
+      this.#apply(this.#pending.shift()!);
+    }
+  }
+
+  #apply(header: RecordHeader): void {
+    const entries = recordEntries(header);
+    this.#sink.apply(entries, header.slot, header.sequence, false);
+    this.#accepted(header.slot, header.sequence, header.epoch.number, entries, header.dataCount);
+  }
+
+  #accepted(slot: number, sequence: number, epoch: number, entries: EntryList, dataCount: number): void {
+    this.#walk.records++;
+    this.#walk.last = { slot, sequence, epoch, entryCount: entries.count, dataCount };
+    this.#walk.lastEntries = entries;
+  }
+
+  /** At a place without the next record: torn end (false), or damage that is passed (true). */
+  async #passGap(): Promise<boolean> {
+    const { geometry } = this.#reader;
+    const expected = this.#sequence;
+    const window = Math.min(unsyncedBlocksMax + geometry.segmentBlocks, geometry.slotCount - 1);
+    let next: RecordHeader | undefined;
+    let beyond = 0;
+    const consider = (header: RecordHeader) => {
+      if (header.sequence <= expected || !this.#epochFits(header)) return;
+      if (this.#isPresent(header)) {
+        beyond++;
+        this.#raiseMark(header.durableMark);
+      }
+      if (!next || header.sequence < next.sequence) next = header;
+    };
+    for await (const header of this.#reader.scan(this.#slot, window)) consider(header);
+    if (this.#walk.mark < expected) {
+      this.#walk.dropped += beyond;
+      return false;
+    }
+    // Damage. Everything accepted so far precedes it, so it is at or before the mark as well.
+    const rest = geometry.slotCount - window;
+    if (!next && rest > 0) {
+      for await (const header of this.#reader.scan((this.#slot + window) % geometry.slotCount, rest)) {
+        consider(header);
+        if (next) break;
+      }
+    }
+    return next ? this.#resumeAt(next) : this.#endDamaged();
+  }
+
+  /** The walk goes on at `next`; what lies before it is rebuilt from its copy or lost. */
+  #resumeAt(next: RecordHeader): boolean {
+    const copy = decodePrevious(next.bytes);
+    const usable = copy !== undefined && copy.ownSequence === next.sequence && copy.ownSlot === next.slot &&
+      copy.sequence === next.sequence - 1;
+    this.#rebuild(usable ? copy : undefined, next.sequence - 1);
+    this.#advance(next.slot, next.sequence - 1, -1, next.chain, usable ? copy.epoch : 0);
+    return true;
+  }
+
+  /** No later header is left: only the superblock may know what the last record held. */
+  #endDamaged(): boolean {
+    const { previous, clean, head } = this.#superblock;
+    const last = this.#walk.mark;
+    const copy = previous && previous.sequence === last ? previous : undefined;
+    this.#rebuild(copy, last);
+    if (copy) this.#advance(copy.slot, copy.sequence, copy.dataCount, copy.crc, copy.epoch);
+    if (clean) this.#advance(head.slot, head.sequence - 1, -1, head.chain, this.#epoch);
+    return false;
+  }
+
+  /** Accounts for the lost records from the expected one to `lastSequence`, of which `copy` tells the last. */
+  #rebuild(copy: PreviousRecord | undefined, lastSequence: number): void {
+    const expected = this.#sequence;
+    const { segmentBlocks, slotCount } = this.#reader.geometry;
+    const placeFits = copy !== undefined && copy.slot !== copy.ownSlot &&
+      copy.slot + copy.dataCount < slotCount &&
+      copy.slot % segmentBlocks + copy.dataCount < segmentBlocks &&
+      (copy.sequence > expected || copy.slot === this.#slot);
+    const lost = !placeFits || lastSequence > expected;
+    this.#walk.gaps.push({ firstSequence: expected, lastSequence, slot: this.#slot, lost });
+    if (lost) this.#sink.loseAll(placeFits ? lastSequence - 1 : lastSequence);
+    if (!placeFits) return;
+    this.#sink.placed(copy.slot, copy.sequence, copy.slot === this.#slot ? this.#chain : 0);
+    this.#sink.apply(previousEntries(copy), copy.slot, copy.sequence, true);
+    this.#accepted(copy.slot, copy.sequence, copy.epoch, previousEntries(copy), copy.dataCount);
+  }
+
+  /** Verifies the records past the mark whole, and cuts the log at the first that is not. */
+  async #verifyPending(): Promise<void> {
+    const pending = this.#pending.splice(0);
+    for (let i = 0; i < pending.length; i++) {
+      const header = pending[i]!;
+      const bytes = await this.#reader.blocks(header.slot, 1 + header.dataCount);
+      if (recordIsWhole(header, bytes)) {
+        this.#apply(header);
+        this.#walk.rewrites.push({ slot: header.slot, bytes });
+        continue;
+      }
+      this.#walk.dropped += pending.length - i;
+      const { segmentBlocks } = this.#reader.geometry;
+      this.#segment = Math.floor(header.slot / segmentBlocks);
+      this.#offset = header.slot % segmentBlocks;
+      this.#sequence = header.sequence;
+      this.#chain = header.chain;
+      return;
+    }
+  }
+}
+
+/** Whether a record's bytes are what its header says: both halves of the header, and every block. */
+export function recordIsWhole(header: RecordHeader, bytes: Uint8Array): boolean {
+  for (let i = 0; i < blockBytes; i++) if (bytes[i] !== header.bytes[i]) return false;
+  const previous = decodePrevious(bytes);
+  if (!previous || previous.ownSequence !== header.sequence || previous.ownSlot !== header.slot) return false;
+  let block = 0;
+  for (const entry of eachEntry(recordEntries(header))) {
+    if (entry.kind !== entryKind.data) continue;
+    block++;
+    if (crc32c(bytes.subarray(block * blockBytes, (block + 1) * blockBytes)) !== entry.crc) return false;
+  }
+  return true;
+}

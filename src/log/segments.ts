@@ -1,0 +1,85 @@
+/**
+ * What the engine knows of each segment of the log. It decides when the tail may pass.
+ *
+ * Invariants: `live` counts the slots of a segment that hold the newest version of a block whose write-back is not yet
+ * covered by a backing sync. A segment may be passed when nothing in it is live, its ranges and poisoned entries are
+ * settled, and everything that superseded its content is durable (log-rules.md, "Superseding").
+ *
+ * @module
+ */
+
+/** A range entry that is still live in its segment. */
+export interface LiveRange {
+  start: number;
+  end: number;
+  /** The slot of the record's header; the checkpoint marks it. */
+  headerSlot: number;
+}
+
+/** Per-segment facts, as parallel arrays. */
+export class Segments {
+  readonly count: number;
+  readonly blocks: number;
+  /** Live slots. */
+  readonly live: Uint32Array;
+  /** Highest sequence that superseded anything in the segment. */
+  readonly supersededBy: Float64Array;
+  /** Sequence and chain value of the first record that starts in the segment in this lap. */
+  readonly firstSequence: Float64Array;
+  readonly firstChain: Uint32Array;
+  /** Highest sequence of a record in the segment. */
+  readonly lastSequence: Float64Array;
+  /** Log reads under way; a pinned segment is not overwritten (log-rules.md 13). */
+  readonly pins: Uint32Array;
+  /** The RAM buffer that holds the segment, or -1. */
+  readonly buffer: Int16Array;
+  /** Zero and trim ranges that may not be on the backing yet. */
+  readonly ranges: Map<number, LiveRange[]> = new Map();
+  /** Poisoned entries, which must be re-appended before the tail passes if still poisoned. */
+  readonly poisoned: Map<number, LiveRange[]> = new Map();
+
+  constructor(count: number, blocks: number) {
+    this.count = count;
+    this.blocks = blocks;
+    this.live = new Uint32Array(count);
+    this.supersededBy = new Float64Array(count);
+    this.firstSequence = new Float64Array(count);
+    this.firstChain = new Uint32Array(count);
+    this.lastSequence = new Float64Array(count);
+    this.pins = new Uint32Array(count);
+    this.buffer = new Int16Array(count).fill(-1);
+  }
+
+  /** The segment of a slot. */
+  of(slot: number): number {
+    return Math.floor(slot / this.blocks);
+  }
+
+  /** The segment after `segment` in the ring. */
+  after(segment: number): number {
+    return segment + 1 === this.count ? 0 : segment + 1;
+  }
+
+  /** Notes that the record `sequence` superseded something in `segment`. */
+  supersede(segment: number, sequence: number): void {
+    if (this.supersededBy[segment]! < sequence) this.supersededBy[segment] = sequence;
+  }
+
+  /** Starts a new lap of `segment` with the record `sequence`. */
+  begin(segment: number, sequence: number, chain: number): void {
+    this.live[segment] = 0;
+    this.supersededBy[segment] = 0;
+    this.firstSequence[segment] = sequence;
+    this.firstChain[segment] = chain;
+    this.lastSequence[segment] = sequence;
+    this.ranges.delete(segment);
+    this.poisoned.delete(segment);
+  }
+
+  /** Adds a live range entry. */
+  addRange(kind: Map<number, LiveRange[]>, segment: number, range: LiveRange): void {
+    const list = kind.get(segment);
+    if (list) list.push(range);
+    else kind.set(segment, [range]);
+  }
+}

@@ -1,0 +1,127 @@
+/**
+ * Writes the superblock pair of an open cache.
+ *
+ * Invariants (log-rules.md 4): writes are one after the other; both copies are written, each synced before the other is
+ * touched; once that succeeded, and only then, both durable copies name the given tail. A failure fails the log.
+ *
+ * @module
+ */
+
+import type { BlockDevice } from "../device/block_device.ts";
+import { blockBytes } from "../units.ts";
+import { crc32c } from "../wasm/crc32c.ts";
+import {
+  type Bytes,
+  decodePrevious,
+  decodeRecord,
+  encodePrevious,
+  type PreviousRecord,
+  type RecordHeader,
+  viewOf,
+} from "./codec.ts";
+import {
+  entryBytes,
+  halfBytes,
+  previousField,
+  recordEntriesMax,
+  recordField,
+  superblockOffsets,
+} from "./layout.ts";
+import { encodeSuperblock, type Superblock } from "./superblock.ts";
+
+/** The part of the writer that a superblock needs. */
+export interface DurableLog {
+  readonly durableSequence: number;
+  readonly durableSlot: number;
+  syncDevice(): Promise<void>;
+  fail(error: unknown): void;
+}
+
+/** The superblocks of an open cache. */
+export class SuperblockStore {
+  readonly #device: BlockDevice;
+  readonly #log: DurableLog;
+  #current: Superblock;
+  /** The copy that was written last; the other one is next. */
+  #copy: number;
+  #line: Promise<void> = Promise.resolve();
+
+  constructor(device: BlockDevice, log: DurableLog, current: Superblock, copy: number) {
+    this.#device = device;
+    this.#log = log;
+    this.#current = current;
+    this.#copy = copy;
+  }
+
+  /** What was written last, or is being written. */
+  get current(): Superblock {
+    return this.#current;
+  }
+
+  /** Writes both copies with `changes` applied, each synced. */
+  write(changes: Partial<Superblock>): Promise<void> {
+    const done = this.#line.then(() => this.#writeBoth(changes));
+    this.#line = done.catch(() => {});
+    return done;
+  }
+
+  async #writeBoth(changes: Partial<Superblock>): Promise<void> {
+    const durableMark = this.#log.durableSequence;
+    const previous = await this.#previous(durableMark);
+    for (let i = 0; i < 2; i++) {
+      this.#copy = 1 - this.#copy;
+      this.#current = {
+        ...this.#current,
+        ...changes,
+        durableMark,
+        previous,
+        generation: this.#current.generation + 1,
+      };
+      try {
+        await this.#device.write(superblockOffsets[this.#copy]!, encodeSuperblock(this.#current, this.#copy));
+      } catch (error) {
+        this.#log.fail(error);
+        throw error;
+      }
+      await this.#log.syncDevice();
+    }
+  }
+
+  /** A copy of the entry list of the record at the mark: after it, no later header may exist that repeats it. */
+  async #previous(mark: number): Promise<PreviousRecord | undefined> {
+    const slot = this.#log.durableSlot;
+    if (slot < 0) return undefined;
+    const { geometry, uuid } = this.#current;
+    const bytes: Bytes = new Uint8Array(blockBytes);
+    try {
+      await this.#device.read(geometry.logOffset + slot * blockBytes, bytes);
+    } catch {
+      return undefined;
+    }
+    const header = decodeRecord(bytes, slot, uuid);
+    return header && header.sequence === mark ? repeatRecord(header) : undefined;
+  }
+}
+
+/** Makes the copy that a superblock keeps of a record's entry list. */
+export function repeatRecord(header: RecordHeader): PreviousRecord {
+  const block = new Uint8Array(blockBytes);
+  const view = viewOf(block);
+  encodePrevious(view, 0, {
+    slot: header.slot,
+    sequence: header.sequence,
+    epoch: header.epoch.number,
+    entryCount: header.entryCount,
+    dataCount: header.dataCount,
+    crc: header.crc,
+    ownSequence: header.sequence + 1,
+    ownSlot: 0,
+  });
+  const entries = header.bytes.subarray(
+    recordField.entries,
+    recordField.entries + recordEntriesMax * entryBytes,
+  );
+  block.set(entries, previousField.entries);
+  view.setUint32(previousField.crc, crc32c(block.subarray(halfBytes)), true);
+  return decodePrevious(block)!;
+}

@@ -1,0 +1,439 @@
+/**
+ * The writing end of the log: the open record in RAM, sealing, log writes under way, and what is durable.
+ *
+ * Invariants:
+ * - A record reserves its place before anything in it is acknowledged (log-rules.md 11); it never spans segments; it
+ *   starts at the block after its predecessor if at least two blocks remain in the segment, else at the next segment's
+ *   first block.
+ * - A sealed record never changes (10). Inside the open record a block is overwritten in place only while no later range
+ *   entry covers it (3).
+ * - `durableSequence` is the largest s such that all records <= s had completed before a sync was issued that then
+ *   succeeded (9). At most `unsyncedBlocksMax` of log lies between it and the head (1).
+ * - A failed log write or sync is final: nothing is retried and reported good (DESIGN.md 7).
+ *
+ * ```text
+ *   sealed, durable          sealed, in flight     open
+ *   ... [H d d d][H d d] | [H d d d d][H d] ... [H d d . . .]
+ *                        ^ durableSequence          ^ openSlot
+ * ```
+ *
+ * @module
+ */
+
+import { assert, type DeviceError } from "../errors.ts";
+import type { BlockDevice } from "../device/block_device.ts";
+import type { Clock } from "../clock.ts";
+import { blockBytes } from "../units.ts";
+import type { Kernels } from "../wasm/kernels.ts";
+import { encodePrevious, type Epoch, putMagic, putU64 } from "./codec.ts";
+import { Durability, type Inflight } from "./durability.ts";
+import type { Geometry } from "./geometry.ts";
+import {
+  entryBytes,
+  recordDataMax,
+  recordEntriesMax,
+  recordField,
+  recordFlagFlushPoint,
+  recordMagic,
+  segmentsReserved,
+  unsyncedBytesMax,
+} from "./layout.ts";
+import { RamSegments } from "./ram_segments.ts";
+import type { Segments } from "./segments.ts";
+import type { LogPosition } from "./superblock.ts";
+
+/** Most log, in blocks, that may be un-synced. */
+export const unsyncedBlocksMax = unsyncedBytesMax / blockBytes;
+
+/** Why a block cannot be appended right now; "none" when it can. */
+export type Wait = "none" | "space" | "buffer" | "sync" | "failed";
+
+/** Who asks for log space: the reserve is the engine's alone. */
+export type Appender = "client" | "engine";
+
+/** What the writer knows of the record before the next one. */
+export interface LastRecord {
+  slot: number;
+  sequence: number;
+  epoch: number;
+  entryCount: number;
+  dataCount: number;
+}
+
+/** Counters for status. */
+export interface LogStatistics {
+  records: number;
+  writes: number;
+  syncs: number;
+  bytes: number;
+  /** Calls of `makeDurable` that had to wait for a sync. */
+  flushes: number;
+}
+
+/** The log's writing end. */
+export class LogWriter {
+  readonly #durability: Durability;
+  readonly #ram: RamSegments;
+  #records = 0;
+  #bytes = 0;
+
+  readonly #device: BlockDevice;
+  readonly #kernels: Kernels;
+  readonly #segments: Segments;
+  readonly #geometry: Geometry;
+  readonly #clock: Clock;
+  readonly #uuid: Uint8Array;
+  readonly #epoch: Epoch;
+
+  #headSegment: number;
+  #headOffset: number;
+  #nextSequence: number;
+  #chain: number;
+  #last: LastRecord | undefined;
+  /** The segment that the tails of both durable superblocks have reached. */
+  #reusableTail: number;
+
+  #openSlot = -1;
+  #openPointer = 0;
+  #entryCount = 0;
+  #dataCount = 0;
+  #dataCapacity = 0;
+  /** Slots below were covered by a range entry of the open record: not to be overwritten in place. */
+  #overwriteFloor = 0;
+
+  #appendedBlocks = 0;
+
+  constructor(options: {
+    device: BlockDevice;
+    kernels: Kernels;
+    segments: Segments;
+    geometry: Geometry;
+    clock: Clock;
+    uuid: Uint8Array;
+    epoch: Epoch;
+    head: LogPosition;
+    last: LastRecord | undefined;
+    reusableTail: number;
+    bufferCount: number;
+  }) {
+    this.#device = options.device;
+    this.#kernels = options.kernels;
+    this.#segments = options.segments;
+    this.#geometry = options.geometry;
+    this.#clock = options.clock;
+    this.#uuid = options.uuid;
+    this.#epoch = options.epoch;
+    const { segmentBlocks } = options.geometry;
+    this.#headSegment = Math.floor(options.head.slot / segmentBlocks);
+    this.#headOffset = options.head.slot % segmentBlocks;
+    // A record that ended with its segment leaves the head in it: the next segment is not ours before it is taken.
+    if (this.#headOffset === 0 && options.last) {
+      this.#headSegment = Math.floor(options.last.slot / segmentBlocks);
+      this.#headOffset = segmentBlocks;
+    }
+    this.#nextSequence = options.head.sequence;
+    this.#chain = options.head.chain;
+    this.#last = options.last;
+    this.#reusableTail = options.reusableTail;
+    this.#durability = new Durability(
+      options.device,
+      { sequence: options.head.sequence - 1, slot: options.last?.slot ?? -1 },
+      (wanted) => {
+        if (wanted >= this.#nextSequence) this.seal(true);
+        return this.sealedSequence;
+      },
+    );
+    this.#ram = new RamSegments(options.kernels, options.segments, options.bufferCount);
+    this.#ram.take(this.#headSegment, this.#headOffset);
+  }
+
+  /** The first failure of a log write or sync; the log takes nothing any more afterwards. */
+  get failure(): DeviceError | undefined {
+    return this.#durability.failure;
+  }
+  /** Called when something happened that a waiting appender may want to know. */
+  set onProgress(action: () => void) {
+    this.#durability.onProgress = action;
+  }
+  get onProgress(): () => void {
+    return this.#durability.onProgress;
+  }
+  /** Called once, with the first failure. */
+  set onFailure(action: (error: DeviceError) => void) {
+    this.#durability.onFailure = action;
+  }
+  /** Counters for status. */
+  get statistics(): LogStatistics {
+    const { syncs, flushes } = this.#durability;
+    return { records: this.#records, writes: this.#records, syncs, bytes: this.#bytes, flushes };
+  }
+  get durableSequence(): number {
+    return this.#durability.durable.sequence;
+  }
+  /** The slot of the last durable record, or -1 when the log held none. */
+  get durableSlot(): number {
+    return this.#durability.durable.slot;
+  }
+  /** The sequence of the last sealed record. */
+  get sealedSequence(): number {
+    return this.#nextSequence - 1;
+  }
+  /** The sequence that what is put now belongs to. */
+  get openSequence(): number {
+    return this.#nextSequence;
+  }
+  /** Whether the open record holds anything. */
+  get openHasEntries(): boolean {
+    return this.#entryCount > 0;
+  }
+  get headSegment(): number {
+    return this.#headSegment;
+  }
+  /** Blocks of log, partly filled segments' rests included, that are not known to be durable. */
+  get unsyncedBlocks(): number {
+    return this.#appendedBlocks - this.#durability.durable.appended;
+  }
+  /** The last sealed record. */
+  get last(): LastRecord | undefined {
+    return this.#last;
+  }
+  /** Segments that can be taken, the engine's reserve included. */
+  get freeSegments(): number {
+    const { segmentCount } = this.#geometry;
+    return (this.#reusableTail - this.#headSegment - 1 + segmentCount) % segmentCount;
+  }
+
+  /** Where the next record goes if nothing is open. */
+  get head(): LogPosition {
+    const slot = this.#headSegment * this.#geometry.segmentBlocks + this.#headOffset;
+    return { slot: slot % this.#geometry.slotCount, sequence: this.#nextSequence, chain: this.#chain };
+  }
+
+  /** Tells that both durable superblocks name a tail in `segment`. */
+  setReusableTail(segment: number): void {
+    this.#reusableTail = segment;
+    this.onProgress();
+  }
+
+  // ---- hot path: from here to the matching mark nothing is allocated per block ----
+
+  /** The RAM address of a slot's block, or -1 when only the device has it. */
+  pointerOf(slot: number): number {
+    return this.#ram.pointerOf(slot);
+  }
+
+  /** Whether a write to the version at `slot` may go in place: it is in the open record and no later range covers it. */
+  isOverwritable(slot: number): boolean {
+    return this.#openSlot >= 0 && slot >= this.#overwriteFloor && slot > this.#openSlot &&
+      slot <= this.#openSlot + this.#dataCount;
+  }
+
+  /** Makes sure that the open record takes one more data block (or range), or says what to wait for. */
+  prepare(appender: Appender): Wait {
+    if (this.failure) return "failed";
+    if (this.#openSlot >= 0) {
+      if (this.#dataCount < this.#dataCapacity && this.#entryCount < recordEntriesMax) return "none";
+      this.seal(false);
+      if (this.failure) return "failed";
+    }
+    return this.#open(appender);
+  }
+
+  /** Whether `count` blocks can be appended right now without waiting, a new record and one new segment included. */
+  canTake(count: number): boolean {
+    if (this.failure) return false;
+    if (
+      this.#openSlot >= 0 && count <= this.#dataCapacity - this.#dataCount &&
+      this.#entryCount + count <= recordEntriesMax
+    ) {
+      return true;
+    }
+    const { segmentBlocks } = this.#geometry;
+    if (count > segmentBlocks >>> 1 || this.unsyncedBlocks + 3 * segmentBlocks > unsyncedBlocksMax) {
+      return false;
+    }
+    const next = this.#segments.after(this.#headSegment);
+    return this.freeSegments > segmentsReserved && this.#segments.pins[next] === 0 &&
+      this.#ram.nextIsFree;
+  }
+
+  /** Appends a block after a successful {@linkcode prepare}; the caller fills the returned slot's RAM. */
+  putData(block: number, mask: number): number {
+    assert(this.#openSlot >= 0 && this.#dataCount < this.#dataCapacity, "prepare came before putData");
+    this.#kernels.recordAddData(this.#openPointer, this.#entryCount, block, mask);
+    this.#entryCount++;
+    this.#dataCount++;
+    return this.#openSlot + this.#dataCount;
+  }
+
+  /** Widens the mask of a block of the open record that is overwritten in place. */
+  widenMask(slot: number, mask: number): void {
+    // The entry is found by its data index: ranges in between make the entry index larger, never smaller.
+    const { bytes } = this.#kernels;
+    let data = slot - this.#openSlot;
+    for (let at = this.#openPointer + recordField.entries;; at += entryBytes) {
+      if (bytes[at + 5] === 1 && --data === 0) {
+        bytes[at + 6] = mask;
+        return;
+      }
+    }
+  }
+  // ---- end of the hot path ----
+
+  /** Appends a range entry after a successful {@linkcode prepare}; returns the record's header slot. */
+  putRange(kind: number, start: number, count: number, mask: number): number {
+    assert(this.#openSlot >= 0 && this.#entryCount < recordEntriesMax, "prepare came before putRange");
+    this.#kernels.recordAddRange(this.#openPointer, this.#entryCount, kind, start, count, mask);
+    this.#entryCount++;
+    this.#overwriteFloor = this.#openSlot + this.#dataCount + 1;
+    return this.#openSlot;
+  }
+
+  #open(appender: Appender): Wait {
+    const { segmentBlocks } = this.#geometry;
+    const segments = this.#segments;
+    let segment = this.#headSegment;
+    let offset = this.#headOffset;
+    let skipped = 0;
+    if (segmentBlocks - offset < 2) {
+      skipped = segmentBlocks - offset;
+      segment = segments.after(segment);
+      offset = 0;
+      if (
+        this.freeSegments <= (appender === "client" ? segmentsReserved : 0) || segments.pins[segment]! > 0
+      ) return "space";
+    }
+    const capacity = Math.min(recordDataMax, segmentBlocks - offset - 1);
+    if (this.unsyncedBlocks + skipped + capacity + 1 > unsyncedBlocksMax) {
+      this.#durability.start(this.sealedSequence);
+      return "sync";
+    }
+    if (offset === 0) {
+      if (!this.#ram.take(segment, 0)) return "buffer";
+      this.#headSegment = segment;
+      this.#headOffset = 0;
+      segments.begin(segment, this.#nextSequence, this.#chain);
+    } else segments.lastSequence[segment] = this.#nextSequence;
+    this.#appendedBlocks += skipped;
+    this.#openSlot = segment * segmentBlocks + offset;
+    this.#openPointer = this.pointerOf(this.#openSlot);
+    this.#entryCount = 0;
+    this.#dataCount = 0;
+    this.#dataCapacity = capacity;
+    this.#overwriteFloor = this.#openSlot + 1;
+    this.#kernels.bytes.fill(0, this.#openPointer, this.#openPointer + blockBytes);
+    return "none";
+  }
+
+  /** Closes the open record, if it holds anything, and starts writing it. */
+  seal(flushPoint: boolean): void {
+    if (this.#openSlot < 0 || this.#entryCount === 0 || this.failure) return;
+    const kernels = this.#kernels;
+    const segments = this.#segments;
+    const pointer = this.#openPointer;
+    this.#fillHeader(pointer, flushPoint);
+    const blocks = 1 + this.#dataCount;
+    const crc = kernels.recordSeal(pointer, kernels.map.crcs + (this.#openSlot + 1) * 4);
+    const entries = pointer + recordField.entries;
+    kernels.bytes.copyWithin(kernels.map.entries, entries, entries + recordEntriesMax * entryBytes);
+    this.#last = {
+      slot: this.#openSlot,
+      sequence: this.#nextSequence,
+      epoch: this.#epoch.number,
+      entryCount: this.#entryCount,
+      dataCount: this.#dataCount,
+    };
+    this.#chain = crc;
+    this.#headOffset += blocks;
+    this.#appendedBlocks += blocks;
+    const record: Inflight = {
+      sequence: this.#nextSequence,
+      slot: this.#openSlot,
+      appended: this.#appendedBlocks,
+      done: false,
+    };
+    this.#durability.begin(record);
+    segments.lastSequence[this.#headSegment] = this.#nextSequence;
+    this.#nextSequence++;
+    const slot = this.#openSlot;
+    this.#openSlot = -1;
+    this.#entryCount = this.#dataCount = 0;
+    this.#records++;
+    this.#bytes += blocks * blockBytes;
+    const buffer = this.#ram.beginWrite(this.#headSegment);
+    this.#device.write(
+      this.#geometry.logOffset + slot * blockBytes,
+      kernels.bytes.subarray(pointer, pointer + blocks * blockBytes),
+    ).then(() => {
+      this.#ram.endWrite(buffer);
+      this.#durability.complete(record);
+    }, (error) => {
+      this.#ram.endWrite(buffer);
+      this.#durability.fail(error);
+    });
+    if (this.unsyncedBlocks > unsyncedBlocksMax / 2) this.#durability.start(this.sealedSequence);
+  }
+
+  #fillHeader(pointer: number, flushPoint: boolean): void {
+    const kernels = this.#kernels;
+    const view = kernels.view;
+    const epoch = this.#epoch;
+    putMagic(kernels.bytes, pointer, recordMagic);
+    for (let i = 0; i < 8; i++) kernels.bytes[pointer + recordField.uuidPart + i] = this.#uuid[i]!;
+    view.setUint32(pointer + recordField.chain, this.#chain, true);
+    putU64(view, pointer + recordField.sequence, this.#nextSequence);
+    putU64(view, pointer + recordField.slot, this.#openSlot);
+    view.setUint32(pointer + recordField.epoch, epoch.number, true);
+    view.setUint16(pointer + recordField.entryCount, this.#entryCount, true);
+    view.setUint16(pointer + recordField.dataCount, this.#dataCount, true);
+    view.setUint32(pointer + recordField.epochRandom, epoch.randomLow, true);
+    view.setUint32(pointer + recordField.epochRandom + 4, epoch.randomHigh, true);
+    putU64(view, pointer + recordField.epochFirstSequence, epoch.firstSequence);
+    putU64(view, pointer + recordField.durableMark, this.durableSequence);
+    putU64(view, pointer + recordField.sealedMs, Math.floor(this.#clock.wallMs()));
+    view.setUint32(pointer + recordField.flags, flushPoint ? recordFlagFlushPoint : 0, true);
+    const last = this.#last;
+    encodePrevious(view, pointer, {
+      // With no record before it, the slot is its own, which no reader takes for a place.
+      slot: last?.slot ?? this.#openSlot,
+      sequence: last?.sequence ?? this.#nextSequence - 1,
+      epoch: last?.epoch ?? 0,
+      entryCount: last?.entryCount ?? 0,
+      dataCount: last?.dataCount ?? 0,
+      crc: this.#chain,
+      ownSequence: this.#nextSequence,
+      ownSlot: this.#openSlot,
+    });
+    const target = pointer + blockBytes - recordEntriesMax * entryBytes;
+    if (last) {
+      kernels.bytes.copyWithin(
+        target,
+        kernels.map.entries,
+        kernels.map.entries + recordEntriesMax * entryBytes,
+      );
+    }
+  }
+
+  /** Fails the log from outside: a superblock could not be written, or the engine found a mistake of its own. */
+  fail(error: unknown): void {
+    this.#durability.fail(error);
+  }
+
+  /**
+   * Resolves when every record up to `sequence` is durable. Calls that arrive while a log write or sync is under way
+   * share the next one; a lone caller waits for nobody.
+   */
+  makeDurable(sequence: number): Promise<void> {
+    return this.#durability.request(sequence);
+  }
+
+  /** Syncs the cache device; what had completed before the call is durable afterwards. Fails the log on an error. */
+  syncDevice(): Promise<void> {
+    return this.#durability.sync();
+  }
+
+  /** Resolves when no log write is under way. */
+  async settle(): Promise<void> {
+    while (this.#ram.anyWrite) await this.#durability.nextEnd();
+  }
+}
