@@ -1,0 +1,44 @@
+/**
+ * nbdboost: a crash-safe, log-structured write-back block cache in user space, served over NBD.
+ *
+ * ```ts
+ * import { formatCache, MemoryDevice, openCache } from "./mod.ts";
+ *
+ * const [fast, slow] = [new MemoryDevice(16 * 1024 * 1024), new MemoryDevice(64 * 1024 * 1024)];
+ * await formatCache({ cache: fast, backing: slow });
+ * const cache = await openCache({ cache: fast, backing: slow });
+ * await cache.write(4096, new Uint8Array(512).fill(7), { fua: true });
+ * const bytes = new Uint8Array(512);
+ * await cache.read(4096, bytes);
+ * console.assert(bytes[0] === 7);
+ * await cache.drain(); // now the backing alone is complete
+ * await cache.close();
+ * ```
+ *
+ * @module
+ */
+
+export type { BlockDevice, DeviceIdentity } from "./src/device/block_device.ts";
+export { MemoryDevice } from "./src/device/memory.ts";
+export { openDevice, type OpenOptions } from "./src/device/open.ts";
+export { Cache } from "./src/cache/cache.ts";
+export type { CacheState, CacheStatus, LatencySummary } from "./src/cache/status.ts";
+export { formatCache, type FormatOptions, type FormatReport } from "./src/cache/format.ts";
+export { type CacheOptions, openCache, type RecoveryReport } from "./src/cache/open.ts";
+export { checkCache, type CheckOptions, type CheckReport, type Problem } from "./src/cache/check.ts";
+export { inspectCache, type InspectOptions, type InspectReport } from "./src/cache/inspect.ts";
+export { recoverCache, type RecoverOptions, type RecoverReport } from "./src/cache/recover.ts";
+export type { Tunables } from "./src/cache/tunables.ts";
+export type { Extent, Volume, WriteOptions } from "./src/cache/volume.ts";
+export { serve, type ServeOptions, type Server } from "./src/nbd/mod.ts";
+export type { Clock } from "./src/clock.ts";
+export type { RandomSource } from "./src/random.ts";
+export {
+  DamageError,
+  DeviceError,
+  type DeviceErrorCode,
+  NbdboostError,
+  RefusedError,
+  UsageError,
+} from "./src/errors.ts";
+export { version } from "./src/version.ts";

@@ -1,0 +1,194 @@
+/**
+ * `check`: verifies every checksum that a cache device holds, and the pairing, without changing anything.
+ *
+ * @module
+ */
+
+import type { BlockDevice } from "../device/block_device.ts";
+import { decodePrevious, decodeRecord } from "../log/codec.ts";
+import { superblockBytes, superblockOffsets, superblockPreviousOffset } from "../log/layout.ts";
+import { recordIsWhole } from "../log/recovery.ts";
+import { formatUuid } from "../log/superblock.ts";
+import { blockBytes } from "../units.ts";
+import { crc32c } from "../wasm/crc32c.ts";
+import { checkPair, openTarget } from "./pair.ts";
+import { type Scan, scanCache, type ScannedRecord } from "./scan.ts";
+
+/** What to check. */
+export interface CheckOptions {
+  /** The cache device: a path, or a device of your own. */
+  cache: string | BlockDevice;
+  /** Also verifies that this is its backing device. */
+  backing?: string | BlockDevice;
+  onProgress?: (done: number, total: number) => void;
+}
+
+/** One thing that is wrong. */
+export interface Problem {
+  /** `loss`: data that exists nowhere else; `damage`: something that is not needed, or that a copy replaces. */
+  severity: "loss" | "damage";
+  /** One sentence. */
+  what: string;
+  /** The damaged bytes of the cache device. */
+  offset: number;
+  length: number;
+  /** The bytes of the volume that this concerns, where they are known. */
+  volumeOffset?: number;
+  volumeLength?: number;
+}
+
+/** What `check` found. */
+export interface CheckReport {
+  uuid: string;
+  clean: boolean;
+  records: number;
+  /** Blocks whose checksum was verified. */
+  verifiedBlocks: number;
+  dirtyBlocks: number;
+  zeroBlocks: number;
+  lostBlocks: number;
+  /** Records past the durable mark that were not whole: a torn end, which loses nothing that was flushed. */
+  droppedRecords: number;
+  problems: Problem[];
+}
+
+/** Verifies everything. Throws `RefusedError` when the device is no cache, or the backing is not its own. */
+export async function checkCache(options: CheckOptions): Promise<CheckReport> {
+  const device = await openTarget(options.cache, false);
+  try {
+    const scan = await scanCache(device, options.onProgress);
+    if (options.backing !== undefined) {
+      const backing = await openTarget(options.backing, false);
+      try {
+        await checkPair(scan.superblock, device, backing, false);
+      } finally {
+        if (typeof options.backing === "string") await backing.close();
+      }
+    }
+    return await checkScan(device, scan, options.onProgress);
+  } finally {
+    if (typeof options.cache === "string") await device.close();
+  }
+}
+
+/** Verifies what `scan` walked over. */
+export async function checkScan(
+  device: BlockDevice,
+  scan: Scan,
+  onProgress?: (done: number, total: number) => void,
+): Promise<CheckReport> {
+  const problems: Problem[] = [];
+  for (const problem of scan.superblockProblems) {
+    const copy = problem.message.includes("superblock 1") ? 1 : 0;
+    problems.push({
+      severity: "damage",
+      what: `${problem.message}; the other copy is good`,
+      offset: superblockOffsets[copy],
+      length: blockBytes,
+    });
+  }
+  await checkCopies(device, problems);
+  if (scan.checkpointProblem) {
+    problems.push({
+      severity: "damage",
+      what: `${scan.checkpointProblem}: everything in the log counts as dirty`,
+      offset: 131072,
+      length: scan.superblock.geometry.checkpointBytes,
+    });
+  }
+  noteGaps(scan, problems);
+  let verifiedBlocks = 0;
+  for (const [i, record] of scan.records.entries()) {
+    verifiedBlocks += await checkRecord(scan, record, problems);
+    onProgress?.(i + 1, scan.records.length);
+  }
+  const { versions, walk, superblock } = scan;
+  return {
+    uuid: formatUuid(superblock.uuid),
+    clean: superblock.clean,
+    records: scan.records.length,
+    verifiedBlocks,
+    dirtyBlocks: versions.kernels.dirty.count,
+    zeroBlocks: versions.kernels.zeroDirty.count,
+    lostBlocks: versions.poison.blocks,
+    droppedRecords: walk.dropped,
+    problems,
+  };
+}
+
+/** Each superblock's copy of the last entry list is all zeroes, or whole. */
+async function checkCopies(device: BlockDevice, problems: Problem[]): Promise<void> {
+  for (const [copy, offset] of superblockOffsets.entries()) {
+    const bytes = new Uint8Array(superblockBytes);
+    await device.read(offset, bytes);
+    const half = bytes.subarray(superblockPreviousOffset, superblockPreviousOffset + blockBytes / 2);
+    if (half.every((byte) => byte === 0)) continue;
+    const block = new Uint8Array(blockBytes);
+    block.set(half, blockBytes / 2);
+    if (decodePrevious(block)) continue;
+    problems.push({
+      severity: "damage",
+      what: `superblock ${copy}'s copy of the last record's entries is damaged; the record itself is used`,
+      offset: offset + superblockPreviousOffset,
+      length: half.length,
+    });
+  }
+}
+
+function noteGaps(scan: Scan, problems: Problem[]): void {
+  const { geometry, damageAcceptedThrough, backingBytes } = scan.superblock;
+  for (const gap of scan.walk.gaps) {
+    const which = gap.firstSequence === gap.lastSequence
+      ? `record ${gap.firstSequence} is`
+      : `records ${gap.firstSequence} to ${gap.lastSequence} are`;
+    const accepted = gap.lastSequence <= damageAcceptedThrough ? " (accepted before)" : "";
+    problems.push({
+      severity: gap.lost && !accepted ? "loss" : "damage",
+      what: gap.lost
+        ? `${which} unreadable, and nobody knows what they held: all blocks that no later record holds are lost${accepted}`
+        : `the header of ${which} unreadable; its entries are known from a copy, nothing is lost`,
+      offset: geometry.logOffset + gap.slot * blockBytes,
+      length: blockBytes,
+      ...(gap.lost ? { volumeOffset: 0, volumeLength: backingBytes } : {}),
+    });
+  }
+}
+
+/** Verifies one record; returns the number of data blocks looked at. */
+async function checkRecord(scan: Scan, record: ScannedRecord, problems: Problem[]): Promise<number> {
+  const { reader, versions, superblock } = scan;
+  const { logOffset } = superblock.geometry;
+  const bytes = await reader.blocks(record.slot, 1 + record.dataCount);
+  const header = decodeRecord(bytes.slice(0, blockBytes), record.slot, superblock.uuid);
+  if (header && recordIsWhole(header, bytes)) return record.dataCount;
+  if (header && !decodePrevious(bytes)) {
+    problems.push({
+      severity: "damage",
+      what:
+        `record ${record.sequence} is damaged in its copy of its predecessor's entries; the predecessor itself is used`,
+      offset: logOffset + record.slot * blockBytes + blockBytes / 2,
+      length: blockBytes / 2,
+    });
+  }
+  const { kernels } = versions;
+  for (let i = 1; i <= record.dataCount; i++) {
+    const slot = record.slot + i;
+    if (crc32c(bytes.subarray(i * blockBytes, (i + 1) * blockBytes)) === kernels.crcs[slot]) continue;
+    const block = kernels.reverse[slot]!;
+    const newest = kernels.indexGet(block) === slot;
+    const needed = newest && kernels.dirty.test(block);
+    problems.push({
+      severity: needed ? "loss" : "damage",
+      what: needed
+        ? `the only copy of block ${block} is damaged`
+        : newest
+        ? `a copy of block ${block} is damaged; the backing device has it`
+        : `an old version of block ${block} is damaged; it is not used`,
+      offset: logOffset + slot * blockBytes,
+      length: blockBytes,
+      volumeOffset: block * blockBytes,
+      volumeLength: Math.min(blockBytes, superblock.backingBytes - block * blockBytes),
+    });
+  }
+  return record.dataCount;
+}

@@ -1,0 +1,57 @@
+/**
+ * What the parts of a running cache share.
+ *
+ * @module
+ */
+
+import type { Clock } from "../clock.ts";
+import type { BlockDevice } from "../device/block_device.ts";
+import { DeviceError } from "../errors.ts";
+import type { Geometry } from "../log/geometry.ts";
+import type { Segments } from "../log/segments.ts";
+import type { LogWriter } from "../log/writer.ts";
+import { blockBytes } from "../units.ts";
+import type { Kernels } from "../wasm/kernels.ts";
+import type { RangeLocks } from "./locks.ts";
+import type { Statistics } from "./statistics.ts";
+import type { Tunables } from "./tunables.ts";
+import type { Versions } from "./versions.ts";
+
+/** Devices, maps and settings of one open cache. */
+export interface Core {
+  readonly device: BlockDevice;
+  readonly backing: BlockDevice;
+  readonly geometry: Geometry;
+  readonly kernels: Kernels;
+  readonly segments: Segments;
+  readonly versions: Versions;
+  /** Absent when the cache was opened read-only. */
+  readonly writer: LogWriter | undefined;
+  readonly locks: RangeLocks;
+  readonly clock: Clock;
+  readonly tunables: Tunables;
+  readonly statistics: Statistics;
+  /** Tells people of something that they must know; one sentence. */
+  readonly warn: (message: string) => void;
+  /** A dirty block's only copy cannot be read or verified any more. */
+  readonly onRot: (block: number, slot: number, why: string) => void;
+}
+
+/** Bytes of the backing that `block` has; the last block may be short. */
+export function blockLength(core: Core, block: number): number {
+  return Math.min(blockBytes, core.backing.sizeBytes - block * blockBytes);
+}
+
+/** Rejects a range that is not inside the volume. */
+export function checkRange(core: Core, offset: number, length: number): void {
+  const size = core.backing.sizeBytes;
+  if (Number.isSafeInteger(offset) && offset >= 0 && length >= 0 && offset + length <= size) return;
+  throw new DeviceError("EINVAL", `Cannot access ${length} bytes at ${offset}: the volume has ${size} bytes`);
+}
+
+/** The sectors of a block that bytes [from, to) touch. */
+export function sectorsTouched(from: number, to: number): number {
+  const first = from >>> 9;
+  const last = (to + 511) >>> 9;
+  return ((1 << last) - 1) & ~((1 << first) - 1);
+}

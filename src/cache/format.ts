@@ -1,0 +1,194 @@
+/**
+ * Making a new cache: the only thing here that may overwrite what a device held.
+ *
+ * Invariants: nothing is written before everything has been checked; a file that this made is removed again on failure;
+ * the log's space is allocated now, so that no later log write fails for want of it.
+ *
+ * @module
+ */
+
+import { type Clock, systemClock } from "../clock.ts";
+import type { BlockDevice } from "../device/block_device.ts";
+import { createFile, preallocate } from "../device/create.ts";
+import { findSignature } from "../device/signature.ts";
+import { RefusedError, UsageError } from "../errors.ts";
+import { emptySlotBits, writeCheckpoint } from "../log/checkpoint.ts";
+import { backingBlocksOf, type Geometry, planGeometry, segmentBlocksOf } from "../log/geometry.ts";
+import { segmentBlocksDefault, superblockOffsets } from "../log/layout.ts";
+import { encodeSuperblock, formatUuid, type Superblock } from "../log/superblock.ts";
+import { portableIo } from "../io/portable.ts";
+import { type RandomSource, systemRandom } from "../random.ts";
+import { blockBytes, formatSize, mib, sectorBytes } from "../units.ts";
+import { planMemory } from "../wasm/memory_map.ts";
+import { openTarget } from "./pair.ts";
+import { writebackBatchMax } from "./tunables.ts";
+
+/** How to format. */
+export interface FormatOptions {
+  /** The cache device: a path, or a device of your own. */
+  cache: string | BlockDevice;
+  /** The backing device that it will belong to; only read. */
+  backing: string | BlockDevice;
+  /** Bytes; makes the missing regular file `cache`. */
+  cacheSize?: number;
+  /** Bytes; a power of two from 128 KiB to 8 MiB, 512 KiB by default. */
+  segmentSize?: number;
+  /** Overwrites whatever the cache device holds. */
+  force?: boolean;
+  clock?: Clock;
+  random?: RandomSource;
+  /** Bytes done, and bytes in all. */
+  onProgress?: (done: number, total: number) => void;
+}
+
+/** What was made. */
+export interface FormatReport {
+  uuid: string;
+  cacheBytes: number;
+  segmentBytes: number;
+  segments: number;
+  backingBytes: number;
+}
+
+/**
+ * Makes a new, empty cache for a backing device.
+ *
+ * @throws `RefusedError` when the cache device holds something, is in use or is the backing; `UsageError` for sizes
+ */
+export async function formatCache(options: FormatOptions): Promise<FormatReport> {
+  const segmentBlocks = options.segmentSize === undefined
+    ? segmentBlocksDefault
+    : segmentBlocksOf(options.segmentSize);
+  const backing = await openTarget(options.backing, false);
+  try {
+    await refuseSame(options.cache, options.backing);
+    const created = await createMissing(options, segmentBlocks);
+    const cache = await openTarget(options.cache, true);
+    try {
+      if (!options.force && !created) await refuseForeign(cache);
+      const geometry = planGeometry(cache.sizeBytes, segmentBlocks);
+      checkMemory(geometry, backing);
+      if (!created) await preallocate(cache, options.onProgress);
+      return await formatDevices(cache, backing, { ...options, segmentBlocks });
+    } catch (error) {
+      if (created) await portableIo.remove(options.cache as string).catch(() => {});
+      throw error;
+    } finally {
+      if (typeof options.cache === "string") await cache.close();
+    }
+  } finally {
+    if (typeof options.backing === "string") await backing.close();
+  }
+}
+
+/** Writes both superblocks. Checks nothing but geometry: tests use segments down to 4 blocks. */
+export async function formatDevices(
+  cache: BlockDevice,
+  backing: BlockDevice,
+  options: { segmentBlocks: number; clock?: Clock; random?: RandomSource },
+): Promise<FormatReport> {
+  const geometry = planGeometry(cache.sizeBytes, options.segmentBlocks);
+  backingBlocksOf(backing.sizeBytes);
+  const uuid = new Uint8Array(16);
+  (options.random ?? systemRandom)(uuid);
+  // RFC 9562, version 4.
+  uuid[6] = (uuid[6]! & 0x0f) | 0x40;
+  uuid[8] = (uuid[8]! & 0x3f) | 0x80;
+  const start = { slot: 0, sequence: 1, chain: 0 };
+  const now = (options.clock ?? systemClock).wallMs();
+  const superblock: Superblock = {
+    uuid,
+    generation: 1,
+    clean: true,
+    epoch: { number: 0, randomLow: 0, randomHigh: 0, firstSequence: 1 },
+    geometry,
+    cacheBytes: cache.sizeBytes,
+    tail: start,
+    durableMark: 0,
+    head: start,
+    damageAcceptedThrough: 0,
+    createdMs: now,
+    closedMs: now,
+    backingBytes: backing.sizeBytes,
+    // What the backing holds until the first open is nobody's business here.
+    backing: { ...await backing.identity(), modifiedMs: 0 },
+    samples: [],
+    previous: undefined,
+  };
+  // An older cache's superblocks, and signatures of others, must not be found again.
+  await cache.write(0, new Uint8Array(mib));
+  await writeCheckpoint(cache, superblock, emptySlotBits(geometry));
+  await cache.sync();
+  for (const [copy, offset] of superblockOffsets.entries()) {
+    await cache.write(offset, encodeSuperblock({ ...superblock, generation: 1 + copy }, copy));
+    await cache.sync();
+  }
+  return {
+    uuid: formatUuid(uuid),
+    cacheBytes: cache.sizeBytes,
+    segmentBytes: geometry.segmentBlocks * blockBytes,
+    segments: geometry.segmentCount,
+    backingBytes: backing.sizeBytes,
+  };
+}
+
+async function refuseSame(cache: string | BlockDevice, backing: string | BlockDevice): Promise<void> {
+  if (typeof cache !== "string" || typeof backing !== "string") return;
+  const facts = await portableIo.stat(cache).catch(() => undefined);
+  if (!facts) return;
+  if (await portableIo.realPath(cache) === await portableIo.realPath(backing)) {
+    throw new RefusedError(
+      `Cannot format ${cache}: it is the backing device itself; give two different devices`,
+    );
+  }
+}
+
+/** Makes the cache file when it is missing and a size was given. Returns whether it did. */
+async function createMissing(options: FormatOptions, segmentBlocks: number): Promise<boolean> {
+  const { cache, cacheSize } = options;
+  if (typeof cache !== "string") return false;
+  const facts = await portableIo.stat(cache);
+  if (facts) {
+    if (cacheSize !== undefined && facts.kind === "file" && facts.sizeBytes !== cacheSize) {
+      throw new UsageError(
+        `Cannot give ${cache} a size of ${formatSize(cacheSize)}: it exists with ${
+          formatSize(facts.sizeBytes)
+        }; leave out ` +
+          `--cache-size to use it as it is, or remove it first`,
+      );
+    }
+    return false;
+  }
+  if (cacheSize === undefined) {
+    throw new UsageError(
+      `Cannot format ${cache}: there is no such file; add --cache-size to create it with that size, or check the path`,
+    );
+  }
+  if (cacheSize % sectorBytes !== 0) {
+    throw new UsageError(
+      `Cannot create ${cache} with ${cacheSize} bytes: expected a multiple of ${sectorBytes}`,
+    );
+  }
+  planGeometry(cacheSize, segmentBlocks);
+  await createFile(cache, cacheSize, options.onProgress ? { onProgress: options.onProgress } : {});
+  return true;
+}
+
+async function refuseForeign(cache: BlockDevice): Promise<void> {
+  const found = await findSignature(cache);
+  if (found === undefined) return;
+  throw new RefusedError(
+    `Cannot format ${cache.name}: it holds ${found}; if that may be destroyed, add --force, else name another device`,
+  );
+}
+
+/** Refuses now what could not be opened later. */
+function checkMemory(geometry: Geometry, backing: BlockDevice): void {
+  planMemory({
+    slotCount: geometry.slotCount,
+    backingBlocks: backingBlocksOf(backing.sizeBytes),
+    segmentBlocks: geometry.segmentBlocks,
+    bufferCount: 16,
+    stagingBlocks: writebackBatchMax,
+  });
+}

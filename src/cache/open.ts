@@ -1,0 +1,259 @@
+/**
+ * Opening: pair check, recovery, a new epoch, and only then the first reply (log-rules.md 4, 7, 14).
+ *
+ * Invariants: with `readOnly`, or when damage was found and not accepted, nothing at all is written. Otherwise, before the
+ * cache is handed out: the accepted records past the mark are written again in place, the cache device is synced, the
+ * backing is synced, and both superblocks durably name the new epoch.
+ *
+ * @module
+ */
+
+import { type Clock, systemClock } from "../clock.ts";
+import type { BlockDevice } from "../device/block_device.ts";
+import { RefusedError } from "../errors.ts";
+import { readCheckpoint, type SlotBits } from "../log/checkpoint.ts";
+import type { Epoch } from "../log/codec.ts";
+import { backingBlocksOf } from "../log/geometry.ts";
+import { entryBytes, recordEntriesMax } from "../log/layout.ts";
+import { LogReader } from "../log/reader.ts";
+import { type Gap, type Walk, walkLog } from "../log/recovery.ts";
+import { Segments } from "../log/segments.ts";
+import type { Superblock } from "../log/superblock.ts";
+import { SuperblockStore } from "../log/superblock_store.ts";
+import { LogWriter } from "../log/writer.ts";
+import { type RandomSource, systemRandom } from "../random.ts";
+import { blockBytes, fullMask, mib } from "../units.ts";
+import { Kernels } from "../wasm/kernels.ts";
+import { Cache } from "./cache.ts";
+import type { Core } from "./core.ts";
+import { RangeLocks } from "./locks.ts";
+import { checkPair, readSuperblocks, withPair } from "./pair.ts";
+import { Statistics } from "./statistics.ts";
+import { defaultTunables, type Tunables, writebackBatchMax } from "./tunables.ts";
+import { Versions } from "./versions.ts";
+
+/** RAM for segments: the open one, those being written, and what reads hit. */
+const bufferBytes = 8 * mib;
+/** Fewest segments in RAM: one open, one being written, one to go on with. */
+const bufferCountMin = 4;
+
+/** How to open a cache. */
+export interface CacheOptions {
+  /** The cache device: a path, or a device of your own. */
+  cache: string | BlockDevice;
+  /** The backing device: a path, or a device of your own. */
+  backing: string | BlockDevice;
+  /** Writes nothing to either device and refuses writes. */
+  readOnly?: boolean;
+  /** Opens for writing although damage was found; what is lost reads as EIO. */
+  acceptDamage?: boolean;
+  /** Opens although the backing is another device, or was changed since the last clean close. */
+  acceptChangedBacking?: boolean;
+  tunables?: Partial<Tunables>;
+  clock?: Clock;
+  random?: RandomSource;
+  /** Gets one sentence for everything that people must know. */
+  warn?: (message: string) => void;
+  /** Progress of recovery: segments read, and segments in all. */
+  onProgress?: (done: number, total: number) => void;
+}
+
+/** What opening found. */
+export interface RecoveryReport {
+  /** The cache had been closed in order. */
+  clean: boolean;
+  /** Records replayed. */
+  records: number;
+  /** Records past the durable mark that were whole and were kept. */
+  kept: number;
+  /** Records past the durable mark that were not whole, or followed one that was not, and were dropped. */
+  dropped: number;
+  dirtyBlocks: number;
+  zeroBlocks: number;
+  /** Blocks of which no good version is left. */
+  lostBlocks: number;
+  /** Records before the mark that were unreadable, with what became of them. */
+  gaps: Gap[];
+  /** True when something flushed is lost and that was not accepted before: the cache is read-only then. */
+  damaged: boolean;
+}
+
+/**
+ * Opens a cache in front of its backing device and recovers it.
+ *
+ * @throws `RefusedError` when the two do not belong together, are in use, or are not what they were
+ */
+export async function openCache(options: CacheOptions): Promise<Cache> {
+  const write = !(options.readOnly ?? false);
+  return await withPair(options, write, (device, backing) => open(options, device, backing));
+}
+
+async function open(options: CacheOptions, device: BlockDevice, backing: BlockDevice): Promise<Cache> {
+  const { superblock, copy, problems } = await readSuperblocks(device);
+  const warn = options.warn ?? (() => {});
+  for (const problem of problems) warn(`${device.name}: ${problem.message}; the other copy is used`);
+  await checkPair(superblock, device, backing, options.acceptChangedBacking ?? false);
+  const { geometry } = superblock;
+  const segments = new Segments(geometry.segmentCount, geometry.segmentBlocks);
+  const bufferCount = Math.max(
+    bufferCountMin,
+    Math.floor(bufferBytes / (geometry.segmentBlocks * blockBytes)),
+  );
+  const backingBlocks = backingBlocksOf(backing.sizeBytes);
+  const kernels = Kernels.create({
+    slotCount: geometry.slotCount,
+    backingBlocks,
+    segmentBlocks: geometry.segmentBlocks,
+    bufferCount,
+    stagingBlocks: writebackBatchMax,
+  });
+  const versions = new Versions(kernels, segments, backingBlocks);
+  const checkpoint = await readCheckpoint(device, superblock);
+  if (checkpoint.problem) {
+    warn(`${device.name}: ${checkpoint.problem}; everything in the log counts as dirty`);
+  }
+  const reader = new LogReader(device, geometry, superblock.uuid);
+  const walk = await replayLog(reader, superblock, versions, checkpoint.bits, options.onProgress);
+  const recovery = report(superblock, versions, walk);
+  const readOnly = options.readOnly === true || (recovery.damaged && !options.acceptDamage);
+  if (recovery.damaged && !options.readOnly) {
+    warn(
+      `${device.name} is damaged: ${recovery.lostBlocks} blocks (${
+        recovery.lostBlocks * blockBytes
+      } bytes) are lost` +
+        (readOnly ? "; it is served read-only until that is accepted with --accept-damage" : ""),
+    );
+  }
+  let core: Core;
+  let cache: Cache | undefined;
+  const shared = {
+    device,
+    backing,
+    geometry,
+    kernels,
+    segments,
+    versions,
+    locks: new RangeLocks(),
+    clock: options.clock ?? systemClock,
+    tunables: { ...defaultTunables, ...options.tunables },
+    statistics: new Statistics(),
+    warn,
+    onRot: (block: number, slot: number, why: string) => cache?.lose(block, slot, why),
+  };
+  if (readOnly) {
+    core = { ...shared, writer: undefined };
+    return cache = new Cache({ core, superblock, store: undefined, recovery });
+  }
+  const epoch = newEpoch(superblock.epoch, walk.head.sequence, options.random ?? systemRandom);
+  const writer = new LogWriter({
+    device,
+    kernels,
+    segments,
+    geometry,
+    clock: shared.clock,
+    uuid: superblock.uuid,
+    epoch,
+    head: walk.head,
+    last: walk.last,
+    reusableTail: segments.of(superblock.tail.slot),
+    bufferCount,
+  });
+  keepLastEntries(kernels, walk);
+  const store = new SuperblockStore(device, writer, superblock, copy);
+  await beginEpoch({ device, backing, store, walk, epoch, geometry });
+  core = { ...shared, writer };
+  cache = new Cache({ core, superblock: store.current, store, recovery });
+  if (recovery.damaged) await cache.persistLosses();
+  return cache;
+}
+
+/** Walks the log and replays it into `versions`. */
+export async function replayLog(
+  reader: LogReader,
+  superblock: Superblock,
+  versions: Versions,
+  checkpoint: SlotBits | undefined,
+  onProgress?: (done: number, total: number) => void,
+): Promise<Walk> {
+  const { segments } = versions;
+  const isDirty = checkpoint ? (slot: number) => checkpoint.has(slot) : () => true;
+  const walk = await walkLog(reader, superblock, {
+    placed(slot, sequence, chain) {
+      const segment = segments.of(slot);
+      if (slot % segments.blocks === 0 || segments.firstSequence[segment] === 0) {
+        segments.begin(segment, sequence, chain);
+      } else segments.lastSequence[segment] = sequence;
+    },
+    apply: (entries, slot, sequence) => versions.replay(entries, slot, sequence, isDirty),
+    loseAll: (sequence) => versions.losePart(0, versions.backingBlocks, fullMask, sequence),
+    progress: (done) => onProgress?.(done, segments.count),
+  });
+  // Records that were placed and then dropped are not there.
+  for (let segment = 0; segment < segments.count; segment++) {
+    segments.lastSequence[segment] = Math.min(segments.lastSequence[segment]!, walk.head.sequence - 1);
+  }
+  return walk;
+}
+
+function report(superblock: Superblock, versions: Versions, walk: Walk): RecoveryReport {
+  const { kernels, poison } = versions;
+  return {
+    clean: superblock.clean,
+    records: walk.records,
+    kept: walk.rewrites.length,
+    dropped: walk.dropped,
+    dirtyBlocks: kernels.dirty.count,
+    zeroBlocks: kernels.zeroDirty.count,
+    lostBlocks: poison.blocks,
+    gaps: walk.gaps,
+    damaged: walk.gaps.some((gap) => gap.lost && gap.lastSequence > superblock.damageAcceptedThrough),
+  };
+}
+
+function newEpoch(previous: Epoch, firstSequence: number, random: RandomSource): Epoch {
+  const bytes = new Uint8Array(8);
+  random(bytes);
+  const view = new DataView(bytes.buffer);
+  if (previous.number >= 0xffff_ffff) {
+    throw new RefusedError("Cannot open: this cache has been opened 2^32 times; drain and format it");
+  }
+  return {
+    number: previous.number + 1,
+    randomLow: view.getUint32(0, true),
+    randomHigh: view.getUint32(4, true),
+    firstSequence,
+  };
+}
+
+/** The next record repeats the entry list of the last one. */
+function keepLastEntries(kernels: Kernels, walk: Walk): void {
+  const entries = walk.lastEntries;
+  if (!entries) return;
+  const from = entries.bytes.subarray(entries.offset, entries.offset + recordEntriesMax * entryBytes);
+  kernels.bytes.set(from, kernels.map.entries);
+}
+
+/** Makes durable what was found, before anything is said about it (log-rules.md 7). */
+async function beginEpoch(options: {
+  device: BlockDevice;
+  backing: BlockDevice;
+  store: SuperblockStore;
+  walk: Walk;
+  epoch: Epoch;
+  geometry: { logOffset: number };
+}): Promise<void> {
+  const { device, backing, store, walk, epoch, geometry } = options;
+  for (const { slot, bytes } of walk.rewrites) {
+    await device.write(geometry.logOffset + slot * blockBytes, bytes);
+  }
+  await device.sync();
+  await backing.sync();
+  const accepted = Math.max(store.current.damageAcceptedThrough, ...walk.gaps.map((gap) => gap.lastSequence));
+  await store.write({
+    clean: false,
+    epoch,
+    damageAcceptedThrough: accepted,
+    backingBytes: backing.sizeBytes,
+    backing: await backing.identity(),
+  });
+}

@@ -1,0 +1,170 @@
+/**
+ * `recover`: carries everything that a cache holds to its backing device, or to a copy of it, offline.
+ *
+ * Invariant: before anything is written, everything that would be needed has been verified; if something is missing,
+ * nothing is written unless that loss was accepted.
+ *
+ * @module
+ */
+
+import type { BlockDevice } from "../device/block_device.ts";
+import { DamageError, DeviceError } from "../errors.ts";
+import { portableIo } from "../io/portable.ts";
+import type { IoFile } from "../io/io.ts";
+import { blockBytes, mib } from "../units.ts";
+import type { Cache } from "./cache.ts";
+import { checkCache } from "./check.ts";
+import { openCache } from "./open.ts";
+
+/** How to recover. */
+export interface RecoverOptions {
+  /** The cache device: a path, or a device of your own. */
+  cache: string | BlockDevice;
+  /** Its backing device. */
+  backing: string | BlockDevice;
+  /** Only says what would be done. */
+  dryRun?: boolean;
+  /** Goes on although something is damaged, without the damaged ranges. */
+  acceptLoss?: boolean;
+  /** Leaves the backing device alone and writes a full copy, brought up to date, to this new file. */
+  output?: string;
+  warn?: (message: string) => void;
+  onProgress?: (done: number, total: number) => void;
+}
+
+/** What was done. */
+export interface RecoverReport {
+  /** What was written: the backing device, a copy, or nothing (`dryRun`). */
+  wrote: "backing" | "copy" | "nothing";
+  target: string;
+  records: number;
+  dirtyBlocks: number;
+  zeroBlocks: number;
+  droppedRecords: number;
+  lostBlocks: number;
+  /** Bytes of the volume that are lost; there the target keeps what the backing device held. */
+  lostRanges: { offset: number; length: number }[];
+}
+
+/**
+ * Recovers. Throws `DamageError`, with nothing changed, when something is lost and `acceptLoss` was not given.
+ */
+export async function recoverCache(options: RecoverOptions): Promise<RecoverReport> {
+  const checked = await checkCache({
+    cache: options.cache,
+    ...(options.onProgress ? { onProgress: options.onProgress } : {}),
+  });
+  const losses = checked.problems.filter((problem) => problem.severity === "loss");
+  const lost = losses.length > 0 || checked.lostBlocks > 0;
+  if (lost && !options.acceptLoss && !options.dryRun) {
+    throw new DamageError(
+      `Cannot recover ${nameOf(options.cache)} without loss: ${
+        losses[0]?.what ?? `${checked.lostBlocks} blocks are lost`
+      }` +
+        `${
+          losses.length > 1 ? ` (and ${losses.length - 1} more)` : ""
+        }; nothing was changed. See nbdboost check, and add ` +
+        `--accept-loss to save the rest`,
+    );
+  }
+  const report: RecoverReport = {
+    wrote: "nothing",
+    target: options.output ?? nameOf(options.backing),
+    records: checked.records,
+    dirtyBlocks: checked.dirtyBlocks,
+    zeroBlocks: checked.zeroBlocks,
+    droppedRecords: checked.droppedRecords,
+    lostBlocks: checked.lostBlocks,
+    lostRanges: losses.filter((loss) => loss.volumeOffset !== undefined).map((loss) => ({
+      offset: loss.volumeOffset!,
+      length: loss.volumeLength!,
+    })),
+  };
+  if (options.dryRun) return report;
+  if (options.output !== undefined) await recoverToCopy(options, options.output, report);
+  else await recoverToBacking(options, report);
+  return report;
+}
+
+function nameOf(target: string | BlockDevice): string {
+  return typeof target === "string" ? target : target.name;
+}
+
+function openOptions(options: RecoverOptions) {
+  return { cache: options.cache, backing: options.backing, ...(options.warn ? { warn: options.warn } : {}) };
+}
+
+async function recoverToBacking(options: RecoverOptions, report: RecoverReport): Promise<void> {
+  const cache = await openCache({ ...openOptions(options), acceptDamage: options.acceptLoss ?? false });
+  try {
+    await cache.drain(options.onProgress ? { onProgress: options.onProgress } : {}).catch((error) => {
+      if (!(error instanceof DamageError) || !options.acceptLoss) throw error;
+    });
+    noteLosses(cache, report);
+    report.wrote = "backing";
+  } finally {
+    await cache.close();
+  }
+}
+
+function noteLosses(cache: Cache, report: RecoverReport): void {
+  report.lostRanges = [...cache.lostRanges()];
+  report.lostBlocks = cache.status().cache.lostBlocks;
+}
+
+async function recoverToCopy(options: RecoverOptions, output: string, report: RecoverReport): Promise<void> {
+  const cache = await openCache({ ...openOptions(options), readOnly: true });
+  let copy: IoFile | undefined;
+  try {
+    copy = await portableIo.openFile(output, { write: true, create: true });
+    await writeCopy(cache, options, copy);
+    await copy.sync();
+    noteLosses(cache, report);
+    report.wrote = "copy";
+  } catch (error) {
+    // A copy that is not whole must not be taken for one.
+    if (copy) await portableIo.remove(output).catch(() => {});
+    throw error;
+  } finally {
+    await copy?.close();
+    await cache.close();
+  }
+}
+
+async function writeCopy(cache: Cache, options: RecoverOptions, copy: IoFile): Promise<void> {
+  const bytes = new Uint8Array(mib);
+  const total = cache.sizeBytes;
+  for (let offset = 0; offset < total; offset += bytes.length) {
+    const piece = bytes.subarray(0, Math.min(bytes.length, total - offset));
+    await readAccepting(cache, options, offset, piece);
+    const last = offset + piece.length === total;
+    // All-zero pieces stay holes; the last one gives the file its size.
+    if (last || piece.some((byte) => byte !== 0)) await writeAll(copy, offset, piece);
+    options.onProgress?.(offset + piece.length, total);
+  }
+}
+
+async function writeAll(copy: IoFile, offset: number, bytes: Uint8Array<ArrayBuffer>): Promise<void> {
+  for (let done = 0; done < bytes.length;) done += await copy.write(offset + done, bytes.subarray(done));
+}
+
+/** Reads from the cache; with an accepted loss, a lost block comes from the backing, old as it is. */
+async function readAccepting(
+  cache: Cache,
+  options: RecoverOptions,
+  offset: number,
+  into: Uint8Array<ArrayBuffer>,
+): Promise<void> {
+  try {
+    return await cache.read(offset, into);
+  } catch (error) {
+    if (!options.acceptLoss || !(error instanceof DeviceError)) throw error;
+    if (into.length > blockBytes) {
+      for (let at = 0; at < into.length; at += blockBytes) {
+        await readAccepting(cache, options, offset + at, into.subarray(at, at + blockBytes));
+      }
+      return;
+    }
+  }
+  await cache.readBacking(offset, into);
+}

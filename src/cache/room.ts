@@ -1,0 +1,89 @@
+/**
+ * Waiting for log space. Writers that do not fit wait in one line; nobody waits for ever: if the log stays full and
+ * nothing is written back for `fullTimeout` seconds, the writer at the head of the line fails with EIO.
+ *
+ * @module
+ */
+
+import type { Clock } from "../clock.ts";
+import { DeviceError } from "../errors.ts";
+import type { Appender, LogWriter } from "../log/writer.ts";
+import type { Tunables } from "./tunables.ts";
+
+/** How often a waiting writer looks at the clock. */
+const lookMs = 1000;
+
+/** The line of writers. */
+export class Room {
+  readonly #writer: LogWriter;
+  readonly #clock: Clock;
+  readonly #tunables: Tunables;
+  #line: Promise<void> = Promise.resolve();
+  #lineLength = 0;
+  readonly #watchers: (() => void)[] = [];
+  /** When write-back last achieved something. */
+  progressMs: number;
+  /** Asked when a writer waits for log space. */
+  onSpaceNeeded: () => void = () => {};
+  /** True once closing: waiting makes no sense any more. */
+  closing = false;
+
+  constructor(writer: LogWriter, clock: Clock, tunables: Tunables) {
+    this.#writer = writer;
+    this.#clock = clock;
+    this.#tunables = tunables;
+    this.progressMs = clock.monotonicMs();
+  }
+
+  /** True while a writer waits; new ones must not overtake it. */
+  get busy(): boolean {
+    return this.#lineLength > 0;
+  }
+
+  /** Something happened that may have made room. */
+  wake(): void {
+    for (const watcher of this.#watchers.splice(0)) watcher();
+  }
+
+  /** Resolves when the open record takes one more entry. `append` then runs at once, before anybody else can append. */
+  async take<T>(appender: Appender, append: () => T): Promise<T> {
+    if (appender === "engine") return await this.#wait(appender, append);
+    this.#lineLength++;
+    const before = this.#line;
+    let leave = () => {};
+    this.#line = new Promise((resolve) => leave = resolve);
+    try {
+      await before;
+      return await this.#wait(appender, append);
+    } finally {
+      this.#lineLength--;
+      leave();
+    }
+  }
+
+  async #wait<T>(appender: Appender, append: () => T): Promise<T> {
+    const since = this.#clock.monotonicMs();
+    for (;;) {
+      const wait = this.#writer.prepare(appender);
+      if (wait === "none") return append();
+      if (wait === "failed") throw this.#writer.failure!;
+      if (this.closing) throw new DeviceError("ESHUTDOWN", "Cannot write: the cache is closing");
+      if (wait === "space") this.onSpaceNeeded();
+      const idleMs = this.#clock.monotonicMs() - Math.max(since, this.progressMs);
+      if (wait === "space" && idleMs > this.#tunables.fullTimeout * 1000) {
+        throw new DeviceError(
+          "EIO",
+          `Cannot write: the log is full and nothing could be written back for ${this.#tunables.fullTimeout} s ` +
+            `(full_timeout); see the state of the backing device`,
+        );
+      }
+      await new Promise<void>((resolve) => {
+        const cancel = this.#clock.after(lookMs, resolve);
+        this.#watchers.push(() => {
+          cancel();
+          resolve();
+        });
+      });
+    }
+  }
+}

@@ -1,0 +1,205 @@
+/**
+ * Moves the tail of the log forward and gives segments back.
+ *
+ * Invariants (log-rules.md 3, 4, 11, 12, 13): a segment is passed only when nothing in it is live, its ranges are on the
+ * backing and synced, and all that superseded its content is durable. What is still poisoned, or cannot be written to the
+ * backing, is re-appended at the head, durable, before. Index entries go, and segments are reused, only after both
+ * superblocks durably name the new tail.
+ *
+ * @module
+ */
+
+import { entryKind } from "../log/layout.ts";
+import type { LiveRange } from "../log/segments.ts";
+import type { LogPosition } from "../log/superblock.ts";
+import type { SuperblockStore } from "../log/superblock_store.ts";
+import type { LogWriter } from "../log/writer.ts";
+import { blockBytes } from "../units.ts";
+import type { Core } from "./core.ts";
+import { lostError, type Reads } from "./reads.ts";
+import type { Room } from "./room.ts";
+
+/** The tail of a running cache. */
+export class Tail {
+  readonly #core: Core;
+  readonly #writer: LogWriter;
+  readonly #store: SuperblockStore;
+  readonly #room: Room;
+  readonly #reads: Reads;
+  #segment: number;
+
+  constructor(core: Core, writer: LogWriter, store: SuperblockStore, room: Room, reads: Reads) {
+    this.#core = core;
+    this.#writer = writer;
+    this.#store = store;
+    this.#room = room;
+    this.#reads = reads;
+    this.#segment = core.segments.of(store.current.tail.slot);
+  }
+
+  /** The sequence of the oldest record that recovery would read. */
+  get sequence(): number {
+    return this.#store.current.tail.sequence;
+  }
+
+  /** Segments from the tail on that nothing needs any more. */
+  passable(): number {
+    let count = 0;
+    for (
+      let segment = this.#segment;
+      segment !== this.#writer.headSegment;
+      segment = this.#core.segments.after(segment)
+    ) {
+      if (!this.#isSettled(segment) || !this.#isSuperseded(segment)) break;
+      count++;
+    }
+    return count;
+  }
+
+  /**
+   * Moves the tail as far as it goes and makes that durable. `toHead`: with nothing left to write back, up to the head
+   * itself. REQUIRES: the last backing sync succeeded and nothing was written to the backing since.
+   */
+  async advance(toHead: boolean): Promise<boolean> {
+    const { segments, versions } = this.#core;
+    const start = this.#segment;
+    let segment = start;
+    while (segment !== this.#writer.headSegment && (await this.#settle(segment))) {
+      segment = segments.after(segment);
+    }
+    let position: LogPosition;
+    if (segment !== this.#writer.headSegment) position = this.#firstOf(segment);
+    else if (toHead && (await this.#settle(segment)) && this.#isEmptyUpToHead()) position = this.#writer.head;
+    else if (segments.firstSequence[segment]! > 0 && segment !== start) position = this.#firstOf(segment);
+    else return false;
+    if (position.sequence <= this.#store.current.tail.sequence) return false;
+    await this.#store.write({ tail: position });
+    this.#segment = segment;
+    for (let passed = start; passed !== segment; passed = segments.after(passed)) {
+      versions.forgetSegment(passed);
+    }
+    this.#writer.setReusableTail(segment);
+    this.#room.progressMs = this.#core.clock.monotonicMs();
+    return true;
+  }
+
+  /** Asked without a wait before the head is taken for the tail: a client may have written during the last one. */
+  #isEmptyUpToHead(): boolean {
+    const writer = this.#writer;
+    return !writer.openHasEntries && writer.sealedSequence <= writer.durableSequence &&
+      this.#isSettled(writer.headSegment) && this.#isSuperseded(writer.headSegment);
+  }
+
+  #firstOf(segment: number): LogPosition {
+    const { segments } = this.#core;
+    return {
+      slot: segment * segments.blocks,
+      sequence: segments.firstSequence[segment]!,
+      chain: segments.firstChain[segment]!,
+    };
+  }
+
+  /** Does what it takes for the tail to pass `segment`, short of writing back; false when it cannot be passed now. */
+  async #settle(segment: number): Promise<boolean> {
+    const { segments } = this.#core;
+    if (segments.live[segment]! > 0) return false;
+    this.#settleRanges(segment);
+    if (!this.#rangesSettled(segment)) return false;
+    await this.#moveUnsettled(segment);
+    const needed = Math.max(segments.supersededBy[segment]!, segments.lastSequence[segment]!);
+    if (needed > this.#writer.durableSequence) {
+      // Only durability is missing, and perhaps nobody else will ask for it (log-rules.md 11).
+      await this.#writer.makeDurable(needed);
+    }
+    return segments.live[segment] === 0 && this.#isSettled(segment) && this.#isSuperseded(segment);
+  }
+
+  #isSettled(segment: number): boolean {
+    const { segments } = this.#core;
+    return segments.live[segment] === 0 && this.#rangesSettled(segment) && !segments.poisoned.has(segment);
+  }
+
+  #isSuperseded(segment: number): boolean {
+    const { segments } = this.#core;
+    const durable = this.#writer.durableSequence;
+    return segments.supersededBy[segment]! <= durable && segments.lastSequence[segment]! <= durable;
+  }
+
+  #rangesSettled(segment: number): boolean {
+    return !this.#core.segments.ranges.has(segment);
+  }
+
+  /** Drops the ranges of which no block is zero-dirty, or zeroed but not synced, any more. */
+  #settleRanges(segment: number): void {
+    const { segments, kernels, versions } = this.#core;
+    const ranges = segments.ranges.get(segment);
+    if (!ranges) return;
+    const left = ranges.filter(({ start, end }) =>
+      kernels.zeroDirty.any(start, end) || kernels.written.any(start, end) || kernels.syncing.any(start, end)
+    );
+    if (left.length < ranges.length) segments.supersede(segment, versions.rangeSupersededBy);
+    if (left.length === 0) segments.ranges.delete(segment);
+    else segments.ranges.set(segment, left);
+  }
+
+  /** Which ranges of the log are still unsettled, over all segments; the checkpoint asks. */
+  unsettledRanges(): LiveRange[] {
+    for (const segment of [...this.#core.segments.ranges.keys()]) this.#settleRanges(segment);
+    return [...this.#core.segments.ranges.values()].flat();
+  }
+
+  /** Re-appends at the head what is still poisoned of the segment's poisoned entries. */
+  async #moveUnsettled(segment: number): Promise<void> {
+    const { segments, versions } = this.#core;
+    const entries = segments.poisoned.get(segment);
+    if (!entries) return;
+    for (const { start, end } of entries) {
+      for (const range of [...versions.poison.ranges(start, end)]) {
+        await this.poison(range.start, range.end, range.mask);
+      }
+    }
+    segments.poisoned.delete(segment);
+    segments.supersede(
+      segment,
+      Math.max(versions.rangeSupersededBy, this.#writer.openSequence - (this.#writer.openHasEntries ? 0 : 1)),
+    );
+  }
+
+  /** Appends a poisoned entry: the sectors of `mask` in [start, end) are lost. */
+  async poison(start: number, end: number, mask: number): Promise<void> {
+    await this.#room.take("engine", () => {
+      const headerSlot = this.#writer.putRange(entryKind.poisoned, start, end - start, mask);
+      this.#core.versions.putPoison({ start, end, headerSlot }, mask, this.#writer.openSequence);
+    });
+  }
+
+  /** Copies a live block from the tail to the head, so that the tail can pass its old place. */
+  async relocate(block: number): Promise<void> {
+    const { kernels, versions, locks } = this.#core;
+    const release = await locks.acquire(block, block);
+    try {
+      if (!kernels.dirty.test(block)) return;
+      const slot = kernels.indexGet(block);
+      const { bytes, mask } = await this.#reads.fetch(block);
+      if (kernels.indexGet(block) !== slot || mask === 0) throw lostError(block);
+      await this.#room.take("engine", () => {
+        const target = this.#writer.putData(block, mask);
+        const pointer = this.#writer.pointerOf(target);
+        kernels.bytes.set(bytes.subarray(0, blockBytes), pointer);
+        versions.putData(block, target, mask, this.#writer.openSequence);
+      });
+    } finally {
+      release();
+    }
+  }
+
+  /** Dirty blocks whose newest version lies in the tail's segment. */
+  *dirtyInTail(): Generator<number> {
+    const { kernels, segments } = this.#core;
+    const first = this.#segment * segments.blocks;
+    for (let slot = first; slot < first + segments.blocks; slot++) {
+      const block = kernels.reverse[slot]!;
+      if (kernels.indexGet(block) === slot && kernels.dirty.test(block)) yield block;
+    }
+  }
+}

@@ -1,0 +1,60 @@
+/**
+ * What can be set while a cache runs.
+ *
+ * @module
+ */
+
+import { UsageError } from "../errors.ts";
+
+/** The settings, by the names that the command line spells with underscores. */
+export interface Tunables {
+  /** `auto`: when idle or when the log fills; `on`: whenever something is dirty; `off`: only when space is needed. */
+  writeback: "auto" | "on" | "off";
+  /** Most blocks of one write-back batch. */
+  writebackBatch: number;
+  /** Seconds between flushes that the engine does by itself; 0 for none. */
+  flushInterval: number;
+  /** Seconds for which a write waits for a full log while nothing is written back, before it fails with EIO. */
+  fullTimeout: number;
+}
+
+/** The settings of a cache that was not told otherwise. */
+export const defaultTunables: Readonly<Tunables> = {
+  writeback: "auto",
+  writebackBatch: 1024,
+  flushInterval: 0,
+  fullTimeout: 30,
+};
+
+/** Blocks of the write-back staging area; the largest batch. */
+export const writebackBatchMax = 1024;
+
+const numeric: Record<string, { key: keyof Tunables; min: number; max: number }> = {
+  writeback_batch: { key: "writebackBatch", min: 1, max: writebackBatchMax },
+  flush_interval: { key: "flushInterval", min: 0, max: 3600 },
+  full_timeout: { key: "fullTimeout", min: 1, max: 86400 },
+};
+
+/** Parses one `KEY=VALUE` of the command line. Throws `UsageError` that names key, value and what was expected. */
+export function parseTunable(text: string): Partial<Tunables> {
+  const [key = "", value = ""] = text.split(/=(.*)/s);
+  if (key === "writeback") {
+    if (value === "auto" || value === "on" || value === "off") return { writeback: value };
+    throw new UsageError(`Cannot set writeback to "${value}": expected auto, on or off`);
+  }
+  const rule = numeric[key];
+  if (!rule) {
+    throw new UsageError(
+      `Cannot set "${key}": there is no such tunable; expected one of writeback, ${
+        Object.keys(numeric).join(", ")
+      }`,
+    );
+  }
+  const number = Number(value);
+  if (value.trim() === "" || !Number.isInteger(number) || number < rule.min || number > rule.max) {
+    throw new UsageError(
+      `Cannot set ${key} to "${value}": expected a whole number from ${rule.min} to ${rule.max}`,
+    );
+  }
+  return { [rule.key]: number };
+}
