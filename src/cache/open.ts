@@ -248,7 +248,8 @@ async function beginEpoch(options: {
   }
   await device.sync();
   await backing.sync();
-  const accepted = Math.max(store.current.damageAcceptedThrough, ...walk.gaps.map((gap) => gap.lastSequence));
+  const lost = walk.gaps.filter((gap) => gap.lost).map((gap) => gap.lastSequence);
+  const accepted = Math.max(store.current.damageAcceptedThrough, ...lost);
   await store.write({
     clean: false,
     epoch,

@@ -14,9 +14,8 @@ import type { LiveRange } from "../log/segments.ts";
 import type { LogPosition } from "../log/superblock.ts";
 import type { SuperblockStore } from "../log/superblock_store.ts";
 import type { LogWriter } from "../log/writer.ts";
-import { blockBytes } from "../units.ts";
 import type { Core } from "./core.ts";
-import { lostError, type Reads } from "./reads.ts";
+import type { Reads } from "./reads.ts";
 import type { Room } from "./room.ts";
 
 /** The tail of a running cache. */
@@ -173,24 +172,22 @@ export class Tail {
     });
   }
 
-  /** Copies a live block from the tail to the head, so that the tail can pass its old place. */
+  /**
+   * Copies a live block from the tail to the head, so that the tail can pass its old place. No lock is taken: a client's
+   * write that holds the block's lock may be waiting for the very space that this gives back, and the content is the same.
+   */
   async relocate(block: number): Promise<void> {
-    const { kernels, versions, locks } = this.#core;
-    const release = await locks.acquire(block, block);
-    try {
-      if (!kernels.dirty.test(block)) return;
-      const slot = kernels.indexGet(block);
-      const { bytes, mask } = await this.#reads.fetch(block);
-      if (kernels.indexGet(block) !== slot || mask === 0) throw lostError(block);
-      await this.#room.take("engine", () => {
-        const target = this.#writer.putData(block, mask);
-        const pointer = this.#writer.pointerOf(target);
-        kernels.bytes.set(bytes.subarray(0, blockBytes), pointer);
-        versions.putData(block, target, mask, this.#writer.openSequence);
-      });
-    } finally {
-      release();
-    }
+    const { kernels, versions } = this.#core;
+    if (!kernels.dirty.test(block)) return;
+    const slot = kernels.indexGet(block);
+    const { bytes, mask } = await this.#reads.fetch(block);
+    await this.#room.take("engine", () => {
+      // Superseded, or found rotten, while this waited.
+      if (kernels.indexGet(block) !== slot || !kernels.dirty.test(block)) return;
+      const target = this.#writer.putData(block, mask);
+      kernels.bytes.set(bytes, this.#writer.pointerOf(target));
+      versions.putData(block, target, mask, this.#writer.openSequence);
+    });
   }
 
   /** Dirty blocks whose newest version lies in the tail's segment. */

@@ -34,6 +34,8 @@ export class Versions {
   readonly provisioned: BlockSet;
   /** Highest sequence that superseded a zeroed block, or healed a poisoned one. */
   rangeSupersededBy = 0;
+  /** Ranges put while zeroes are on their way to the backing; undefined when none are. */
+  newRanges: { start: number; end: number }[] | undefined;
   /** Sequence of the newest zero or trim entry: zeroes go to the backing only once it is durable. */
   lastRangeSequence = 0;
 
@@ -95,6 +97,7 @@ export class Versions {
     }
     kernels.zeroDirty.setRange(start, end);
     this.lastRangeSequence = sequence;
+    this.newRanges?.push({ start, end });
     if (keepAllocated) this.provisioned.addRange(start, end);
     else this.provisioned.deleteRange(start, end);
     segments.addRange(segments.ranges, segments.of(range.headerSlot), { ...range });
@@ -110,6 +113,7 @@ export class Versions {
   /** As {@linkcode putPoison}, without an entry in the log that says so. */
   losePart(start: number, end: number, mask: number, sequence: number): void {
     const { kernels, segments } = this;
+    if (kernels.zeroDirty.any(start, end)) this.rangeSupersededBy = sequence;
     if (mask === fullMask) {
       this.#forget(start, end, sequence);
       kernels.zeroDirty.clearRange(start, end);

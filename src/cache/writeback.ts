@@ -310,17 +310,22 @@ export class WriteBack {
     const { kernels, versions, backing, statistics } = this.#core;
     const offset = start * 4096;
     const length = Math.min(end * 4096, sizeBytes) - offset;
+    const newRanges: { start: number; end: number }[] = versions.newRanges = [];
     try {
       await backing.zero(offset, length, { keepAllocated });
     } finally {
+      versions.newRanges = undefined;
       // Even a failed call may have zeroed something.
       kernels.written.setRange(start, end);
     }
     statistics.writebackRequests++;
     this.#room.progressMs = this.#core.clock.monotonicMs();
-    // A newer version of a block has cleared its bit meanwhile; the others are zero on the backing now.
-    kernels.zeroDirty.clearRange(start, end);
-    versions.provisioned.deleteRange(start, end);
+    // A newer version of a block has cleared its bit meanwhile, and a newer range must be applied by itself; the others are
+    // zero on the backing now.
+    for (const run of without(start, end, newRanges)) {
+      kernels.zeroDirty.clearRange(run.start, run.end);
+      versions.provisioned.deleteRange(run.start, run.end);
+    }
   }
 
   /** Syncs the backing and settles what that covers. */
@@ -374,4 +379,20 @@ export class WriteBack {
 
 function firstProvisioned(found: number, end: number): number {
   return found < 0 ? end : found;
+}
+
+/** What is left of [start, end) without the given ranges. */
+function without(
+  start: number,
+  end: number,
+  ranges: { start: number; end: number }[],
+): { start: number; end: number }[] {
+  let left = [{ start, end }];
+  for (const range of ranges) {
+    left = left.flatMap((run) => [
+      { start: run.start, end: Math.min(run.end, range.start) },
+      { start: Math.max(run.start, range.end), end: run.end },
+    ]).filter((run) => run.start < run.end);
+  }
+  return left;
 }
