@@ -10,7 +10,7 @@
  * @module
  */
 
-import { DeviceError } from "../errors.ts";
+import { assert, AssertionError, DeviceError } from "../errors.ts";
 import { entryKind } from "../log/layout.ts";
 import type { LogWriter } from "../log/writer.ts";
 import { blockBytes, fullMask } from "../units.ts";
@@ -57,15 +57,30 @@ export class Writes {
     if (!this.#edgeIsReady(first, offset, end) || (last > first && !this.#edgeIsReady(last, offset, end))) {
       return false;
     }
+    // Both edges are gathered before anything is put: a put may seal, move to a new segment, and take the RAM of an old
+    // version for it.
+    const { scratch } = this.#core.kernels.map;
+    const firstMask = this.#isWhole(first, offset, end) ? 0 : this.#gather(first, scratch, undefined);
+    const lastMask = last === first || this.#isWhole(last, offset, end)
+      ? 0
+      : this.#gather(last, scratch + blockBytes, undefined);
     for (let block = first; block <= last; block++) {
       const start = block * blockBytes;
       const from = block === first ? offset - start : 0;
       const to = block === last ? end - start : blockBytes;
-      this.#put(block, from, to, source, at + start + from - offset, undefined);
+      const kept = block === first ? scratch : scratch + blockBytes;
+      const keptMask = block === first ? firstMask : block === last ? lastMask : 0;
+      this.#put(block, from, to, source, at + start + from - offset, kept, keptMask);
     }
     statistics.writeRequests++;
     statistics.writtenBytes += length;
     return true;
+  }
+
+  /** Whether the request covers all of `block` that the volume has. */
+  #isWhole(block: number, offset: number, end: number): boolean {
+    const start = block * blockBytes;
+    return offset <= start && end - start >= blockLength(this.#core, block);
   }
 
   /** Whether the request's part of `block` can be put without reading a device. */
@@ -73,7 +88,7 @@ export class Writes {
     const start = block * blockBytes;
     const from = Math.max(offset - start, 0);
     const to = Math.min(end - start, blockBytes);
-    if (from === 0 && to >= blockLength(this.#core, block)) return true;
+    if (this.#isWhole(block, offset, end)) return true;
     const { kernels, versions } = this.#core;
     const cut = cutSectors(from, to);
     if (cut !== 0 && versions.poison.any && (versions.poison.mask(block) & cut) !== 0) return false;
@@ -84,32 +99,41 @@ export class Writes {
     return cut === 0 && !versions.isLive(block);
   }
 
-  /** Puts bytes [from, to) of `block`. The writer is known to take it; `base` is what had to be fetched. */
+  /**
+   * Puts bytes [from, to) of `block`. The writer is known to take it. A partial write goes over the block at `kept`, of
+   * which the sectors of `keptMask` count.
+   */
   #put(
     block: number,
     from: number,
     to: number,
     source: Uint8Array,
     at: number,
-    base: Base | undefined,
+    kept: number,
+    keptMask: number,
   ): void {
     const { kernels, versions, statistics } = this.#core;
+    const { bytes, masks } = kernels;
     const whole = from === 0 && to >= blockLength(this.#core, block);
     const sectors = whole ? fullMask : sectorsTouched(from, to);
     const old = kernels.indexGet(block);
     if (old !== noSlot && this.#writer.isOverwritable(old)) {
       const pointer = this.#writer.pointerOf(old);
-      const mask = kernels.masks[old]! | sectors | (base?.mask ?? 0);
-      if (base) {
+      const missing = whole ? 0 : keptMask & ~masks[old]! & ~sectors;
+      if (missing !== 0) {
         copySectors(
-          base.bytes,
-          kernels.bytes.subarray(pointer, pointer + blockBytes),
-          base.mask & ~kernels.masks[old]!,
+          bytes.subarray(kept, kept + blockBytes),
+          bytes.subarray(pointer, pointer + blockBytes),
+          missing,
         );
       }
-      kernels.bytes.set(source.subarray(at, at + to - from), pointer + from);
-      if (mask !== kernels.masks[old]) {
-        kernels.masks[old] = mask;
+      if (!whole && (from & 511 || to & 511)) {
+        this.#keepCut(kept, keptMask, pointer, cutSectors(from, to) & ~masks[old]!);
+      }
+      bytes.set(source.subarray(at, at + to - from), pointer + from);
+      const mask = masks[old]! | sectors | missing;
+      if (mask !== masks[old]) {
+        masks[old] = mask;
         this.#writer.widenMask(old, mask);
       }
       if (versions.poison.any && versions.poison.heal(block, sectors)) {
@@ -118,36 +142,43 @@ export class Writes {
       statistics.overwrittenBlocks++;
       return;
     }
-    let mask = sectors;
-    const { scratch } = kernels.map;
-    if (!whole) mask |= this.#gatherBase(block, old, base);
-    // May seal and move to a new segment, which may take the RAM of the old version: hence the copy above.
     if (this.#writer.prepare("client") !== "none") {
-      throw new Error("the log takes what it said it would take");
+      throw new AssertionError("the log takes what it said it would take");
     }
+    const mask = whole ? fullMask : sectors | keptMask;
     const slot = this.#writer.putData(block, mask);
     const pointer = this.#writer.pointerOf(slot);
-    if (!whole) kernels.bytes.copyWithin(pointer, scratch, scratch + blockBytes);
-    kernels.bytes.set(source.subarray(at, at + to - from), pointer + from);
-    if (whole && to < blockBytes) kernels.bytes.fill(0, pointer + to, pointer + blockBytes);
+    if (!whole) bytes.copyWithin(pointer, kept, kept + blockBytes);
+    bytes.set(source.subarray(at, at + to - from), pointer + from);
+    if (whole && to < blockBytes) bytes.fill(0, pointer + to, pointer + blockBytes);
     versions.putData(block, slot, mask, this.#writer.openSequence);
   }
 
-  /** Copies what a partial write keeps of the previous version into the scratch block; returns its mask. */
-  #gatherBase(block: number, old: number, base: Base | undefined): number {
-    const { kernels } = this.#core;
-    const { scratch } = kernels.map;
+  /** Brings sectors that a write cuts, and that the open version lacks, from the kept block. */
+  #keepCut(kept: number, keptMask: number, pointer: number, cut: number): void {
+    const { bytes } = this.#core.kernels;
+    assert((cut & ~keptMask) === 0, "the sectors that a write cuts were fetched");
+    copySectors(bytes.subarray(kept, kept + blockBytes), bytes.subarray(pointer, pointer + blockBytes), cut);
+  }
+
+  /**
+   * Copies into the block at `target` what a partial write of `block` keeps: `base` if it had to be fetched, else what RAM
+   * holds, else nothing. Returns the mask of the sectors that count; the others are zero.
+   */
+  #gather(block: number, target: number, base: Base | undefined): number {
+    const { kernels, versions } = this.#core;
     if (base) {
-      kernels.bytes.set(base.bytes, scratch);
+      kernels.bytes.set(base.bytes, target);
       return base.mask;
     }
+    const old = kernels.indexGet(block);
     const pointer = old === noSlot ? -1 : this.#writer.pointerOf(old);
     if (pointer >= 0) {
-      kernels.bytes.copyWithin(scratch, pointer, pointer + blockBytes);
+      kernels.bytes.copyWithin(target, pointer, pointer + blockBytes);
       return kernels.masks[old]!;
     }
-    kernels.bytes.fill(0, scratch, scratch + blockBytes);
-    return old === noSlot && this.#core.versions.readsZero(block) ? fullMask : 0;
+    kernels.bytes.fill(0, target, target + blockBytes);
+    return old === noSlot && versions.readsZero(block) ? fullMask : 0;
   }
   // ---- end of the hot path ----
 
@@ -191,18 +222,28 @@ export class Writes {
       const at = position - offset;
       await this.#room.take("client", () => {
         // While this waited for room, the RAM of the old version may have gone.
-        if (base || this.#edgeIsReady(block, offset, end)) {
-          this.#put(block, from, to, source, at, base);
-          return true;
-        }
-        return false;
+        if (!base && !this.#edgeIsReady(block, offset, end)) return false;
+        this.#putOver(block, from, to, source, at, base);
+        return true;
       }).then(async (done) => {
         if (done) return;
         const late = await this.#fetchBase(block, from, to);
-        await this.#room.take("client", () => this.#put(block, from, to, source, at, late));
+        await this.#room.take("client", () => this.#putOver(block, from, to, source, at, late));
       });
       position = next;
     }
+  }
+
+  #putOver(
+    block: number,
+    from: number,
+    to: number,
+    source: Uint8Array,
+    at: number,
+    base: Base | undefined,
+  ): void {
+    const { scratch } = this.#core.kernels.map;
+    this.#put(block, from, to, source, at, scratch, this.#gather(block, scratch, base));
   }
 
   /** Fetches what a partial write must keep: the previous version, and the rest of sectors that it cuts. */
