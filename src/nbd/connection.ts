@@ -1,0 +1,153 @@
+/**
+ * Drives one {@linkcode Session} over a portable stream connection: a receive loop and a send loop that share nothing
+ * but the session. One receive may carry many requests, and one send many replies; no promise is made per request.
+ *
+ * Invariants: at most one read and one write are under way; the socket is closed as soon as the session is; `run`
+ * resolves when the socket is closed and no request of this client is under way any more.
+ *
+ * @module
+ */
+
+import type { Clock } from "../clock.ts";
+import type { IoConnection } from "../io/io.ts";
+import { closingMsMax, handshakeMsMax, shutdownLingerMs } from "./constants.ts";
+import { Session, type SessionOptions } from "./session.ts";
+
+/** One client. */
+export class Connection {
+  readonly #socket: IoConnection;
+  readonly #session: Session;
+  readonly #clock: Clock;
+  readonly #warn: (message: string) => void;
+  #receiving = true;
+  #sending = false;
+  #socketClosed = false;
+  #wakeReceiver: (() => void) | null = null;
+  #cancelHandshake: (() => void) | null;
+  #cancelClosing: (() => void) | null = null;
+  #cancelShutdown: (() => void) | null = null;
+  readonly #finished: Promise<void>;
+  #finish!: () => void;
+
+  constructor(socket: IoConnection, options: Omit<SessionOptions, "onOutput">) {
+    this.#socket = socket;
+    this.#clock = options.clock;
+    this.#warn = options.warn;
+    this.#session = new Session({ ...options, onOutput: () => this.#progress() });
+    this.#finished = new Promise((resolve) => this.#finish = resolve);
+    this.#cancelHandshake = this.#clock.after(handshakeMsMax, () => {
+      if (!this.#session.isHandshaking) return;
+      this.#drop(`no export was chosen within ${handshakeMsMax / 1000} s of connecting`);
+    });
+  }
+
+  /** Serves the client until the connection ends. Never rejects. */
+  async run(): Promise<void> {
+    this.#progress();
+    await this.#receive();
+    await this.#finished;
+  }
+
+  /** Lets requests under way finish, refuses new ones, then disconnects. `drop` may cut it short. */
+  shutdown(): void {
+    this.#session.shutdown();
+    const linger = () => {
+      if (this.#session.isQuiet) this.#session.ended();
+      else this.#cancelShutdown = this.#clock.after(shutdownLingerMs, linger);
+      this.#progress();
+    };
+    this.#cancelShutdown = this.#clock.after(shutdownLingerMs, linger);
+  }
+
+  /** Disconnects at once. Requests under way still finish, unanswered. */
+  drop(): void {
+    this.#session.drop();
+    this.#progress();
+  }
+
+  #drop(reason: string): void {
+    if (!this.#session.isClosed) this.#warn(`dropped a client's connection: ${reason}`);
+    this.drop();
+  }
+
+  async #receive(): Promise<void> {
+    const session = this.#session;
+    while (!session.isEnding) {
+      if (!session.wantsInput) {
+        await new Promise<void>((resolve) => this.#wakeReceiver = resolve);
+        continue;
+      }
+      try {
+        const count = await this.#socket.read(session.inputSpace());
+        if (count === null) session.ended();
+        else if (count > 0) session.received(count);
+      } catch {
+        // The peer reset the connection. Nobody is left to tell.
+        session.drop();
+      }
+      this.#progress();
+    }
+    this.#receiving = false;
+    this.#progress();
+  }
+
+  async #send(): Promise<void> {
+    const session = this.#session;
+    // Completions that are due in the same turn get to add their replies to this send.
+    await null;
+    try {
+      for (let bytes = session.output(); bytes !== null; bytes = session.output()) {
+        session.sent(await this.#socket.write(bytes));
+        this.#cancelClosing?.();
+        this.#cancelClosing = null;
+        if (session.wantsInput) this.#wake();
+        if (session.isEnding) this.#limitClosing();
+      }
+    } catch {
+      session.drop();
+    }
+    this.#sending = false;
+    this.#progress();
+  }
+
+  /** Does what the session's state asks for. Called after everything that may have changed it. */
+  #progress(): void {
+    const session = this.#session;
+    if (!session.isHandshaking || session.isEnding) this.#endHandshake();
+    if (session.wantsInput || session.isEnding) this.#wake();
+    if (session.isClosed) return this.#close();
+    if (session.queuedBytes === 0) return;
+    if (session.isEnding) this.#limitClosing();
+    if (this.#sending) return;
+    this.#sending = true;
+    this.#send();
+  }
+
+  /** A connection that is to end must not wait for ever for a client that takes no replies. */
+  #limitClosing(): void {
+    this.#cancelClosing ??= this.#clock.after(closingMsMax, () => {
+      this.#drop(`the last replies were not taken within ${closingMsMax / 1000} s`);
+    });
+  }
+
+  #close(): void {
+    this.#endHandshake();
+    this.#cancelClosing?.();
+    this.#cancelShutdown?.();
+    if (!this.#socketClosed) {
+      this.#socketClosed = true;
+      this.#socket.close();
+    }
+    if (!this.#receiving && !this.#sending && this.#session.requestsInFlight === 0) this.#finish();
+  }
+
+  #endHandshake(): void {
+    this.#cancelHandshake?.();
+    this.#cancelHandshake = null;
+  }
+
+  #wake(): void {
+    this.#wakeReceiver?.();
+    this.#wakeReceiver = null;
+  }
+}

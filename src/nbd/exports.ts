@@ -1,0 +1,67 @@
+/**
+ * What a server offers: volumes by name.
+ *
+ * @module
+ */
+
+import type { Volume } from "../cache/volume.ts";
+import { UsageError } from "../errors.ts";
+import { stringBytesMax, transmissionFlag } from "./constants.ts";
+
+/** One volume under its name. */
+export interface Export {
+  /** The name that clients ask for; "" is the default export. */
+  readonly name: string;
+  /** A line for people, shown by LIST and INFO. */
+  readonly description: string;
+  /** Writes are refused with EPERM, whatever the volume could do. */
+  readonly readOnly: boolean;
+  /** What is served. */
+  readonly volume: Volume;
+}
+
+function checkString(what: string, value: string): void {
+  const bytes = new TextEncoder().encode(value).length;
+  if (bytes <= stringBytesMax && !value.includes("\0") && value.isWellFormed()) return;
+  const shown = JSON.stringify(value.length > 64 ? `${value.slice(0, 64)}…` : value);
+  throw new UsageError(
+    `the ${what} ${shown} has ${bytes} bytes, expected at most ${stringBytesMax} bytes of well-formed text ` +
+      `without NUL: choose another one`,
+  );
+}
+
+/** The exports of a server, in the order in which they are listed. */
+export class ExportTable {
+  /** All of them; never empty. */
+  readonly all: readonly Export[];
+
+  /** @throws {UsageError} when a name is not possible or not unique */
+  constructor(all: readonly Export[]) {
+    if (all.length === 0) throw new UsageError("there is no export to serve, expected at least one volume");
+    const names = new Set<string>();
+    for (const { name, description } of all) {
+      checkString("export name", name);
+      checkString("export description", description);
+      if (names.has(name)) {
+        throw new UsageError(`the export name "${name}" is given twice, expected distinct names`);
+      }
+      names.add(name);
+    }
+    this.all = all;
+  }
+
+  /** The export of that name. "" finds the default export: the one named "", else the first. */
+  find(name: string): Export | undefined {
+    return this.all.find((each) => each.name === name) ?? (name === "" ? this.all[0] : undefined);
+  }
+}
+
+/** The transmission flags of an export, which depend on what was negotiated. */
+export function transmissionFlags(served: Export, negotiated: { structured: boolean }): number {
+  let flags = transmissionFlag.hasFlags | transmissionFlag.sendFlush | transmissionFlag.sendFua |
+    transmissionFlag.canMultiConn | transmissionFlag.sendCache;
+  if (served.readOnly || served.volume.readOnly) flags |= transmissionFlag.readOnly;
+  else flags |= transmissionFlag.sendTrim | transmissionFlag.sendWriteZeroes | transmissionFlag.sendFastZero;
+  if (negotiated.structured) flags |= transmissionFlag.sendDf;
+  return flags;
+}

@@ -1,0 +1,101 @@
+/**
+ * Where a connection's bytes arrive. A fixed buffer takes whole small messages in place; a message that cannot fit
+ * into it gets a buffer of its own for as long as it lives (`collect`), or is thrown away as it comes (`discard`).
+ *
+ * Invariants: 0 <= start <= end <= bytes.length; `start` and `end` are 0 when nothing is unread, so that a quiet
+ * connection touches the first pages only; nothing moves between `space()` and `received()`.
+ *
+ * @module
+ */
+
+import { assert } from "../errors.ts";
+
+/** Free bytes at the end below which the unread bytes move to the front before the next receive. */
+const receiveBytesMin = 64 * 1024;
+
+/** The receiving end of a connection. */
+export class InputBuffer {
+  /** The fixed buffer; unread bytes are `[start, end)`. */
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  /** The same memory. */
+  readonly view: DataView;
+  /** Index of the first unread byte. */
+  start = 0;
+  /** Index behind the last unread byte. */
+  end = 0;
+  #payload: Uint8Array<ArrayBuffer> | null = null;
+  #payloadFilled = 0;
+  #discardBytes = 0;
+  #receiving = false;
+
+  constructor(capacityBytes: number) {
+    this.bytes = new Uint8Array(capacityBytes);
+    this.view = new DataView(this.bytes.buffer);
+  }
+
+  /** Where the next receive goes; never empty. The same bytes stay in place until `received`. */
+  space(): Uint8Array<ArrayBuffer> {
+    this.#receiving = true;
+    if (this.#payload !== null) return this.#payload.subarray(this.#payloadFilled);
+    if (this.start > 0 && this.bytes.length - this.end < receiveBytesMin) {
+      this.bytes.copyWithin(0, this.start, this.end);
+      this.end -= this.start;
+      this.start = 0;
+    }
+    assert(this.end < this.bytes.length, "a message that cannot fit was left in the input buffer");
+    return this.bytes.subarray(this.end);
+  }
+
+  /** Takes note of `count` bytes that arrived in `space()`. */
+  received(count: number): void {
+    this.#receiving = false;
+    if (this.#payload !== null) {
+      this.#payloadFilled += count;
+      assert(this.#payloadFilled <= this.#payload.length);
+      return;
+    }
+    this.end += count;
+    assert(this.end <= this.bytes.length);
+    if (this.#discardBytes > 0) this.discard(0);
+  }
+
+  /** Passes over `count` unread bytes. */
+  consume(count: number): void {
+    this.start += count;
+    assert(this.start <= this.end);
+    if (this.start === this.end) this.start = this.end = 0;
+  }
+
+  /** Throws away the next `count` bytes, as far as they are here; `isBusy` until all have come. */
+  discard(count: number): void {
+    this.#discardBytes += count;
+    const here = Math.min(this.#discardBytes, this.end - this.start);
+    this.#discardBytes -= here;
+    this.consume(here);
+  }
+
+  /** Collects the next `count` bytes in a buffer of their own; `isBusy` until all have come. */
+  collect(count: number): void {
+    assert(this.#payload === null && !this.#receiving);
+    const payload = new Uint8Array(count);
+    const here = Math.min(count, this.end - this.start);
+    payload.set(this.bytes.subarray(this.start, this.start + here));
+    this.consume(here);
+    this.#payload = payload;
+    this.#payloadFilled = here;
+  }
+
+  /** True while bytes are being collected or thrown away, and more have to come. */
+  get isBusy(): boolean {
+    return this.#discardBytes > 0 || (this.#payload !== null && this.#payloadFilled < this.#payload.length);
+  }
+
+  /** Hands over what `collect` collected, which now belongs to the caller. */
+  takePayload(): Uint8Array<ArrayBuffer> {
+    assert(this.#payload !== null && !this.isBusy, "no whole payload was collected");
+    const payload = this.#payload;
+    this.#payload = null;
+    this.#payloadFilled = 0;
+    return payload;
+  }
+}

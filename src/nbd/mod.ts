@@ -1,0 +1,10 @@
+/**
+ * The NBD server.
+ *
+ * @module
+ */
+
+export type { Export } from "./exports.ts";
+export { serve, type ServeOptions, type Server } from "./server.ts";
+export type { Observer, RequestKind, Statistics } from "./statistics.ts";
+export { formatNbdUri, isNbdUri, type NbdUri, parseNbdUri } from "./uri.ts";

@@ -1,0 +1,255 @@
+/**
+ * The handshake, fixed newstyle: greeting, client flags, options, until GO or EXPORT_NAME starts the transmission.
+ *
+ * Whatever an option's data holds, exactly its length is consumed before the answer, so the stream never goes out of
+ * sync. Only what the protocol calls a breach, or an attack, ends the connection.
+ *
+ * @module
+ */
+
+import {
+  allocationContext,
+  allocationContextId,
+  blockMinBytes,
+  blockPreferredBytes,
+  clientFlag,
+  clientFlagsBytes,
+  exportNamePaddingBytes,
+  greetingBytes,
+  handshakeFlag,
+  info,
+  magic,
+  option,
+  optionDataBytesMax,
+  optionDataDrainedBytesMax,
+  optionHeaderBytes,
+  optionReply,
+  optionsPerHandshakeMax,
+  payloadAdvertisedBytesMax,
+} from "./constants.ts";
+import { type Export, type ExportTable, transmissionFlags } from "./exports.ts";
+import type { InputBuffer } from "./input_buffer.ts";
+import {
+  decodeInfoRequest,
+  decodeMetaContextRequest,
+  decodeString,
+  putOptionReply,
+  stringBytes,
+  u16,
+  u64,
+} from "./option_codec.ts";
+import type { OutputBuffer } from "./output_buffer.ts";
+
+const namespace = allocationContext.slice(0, allocationContext.indexOf(":") + 1);
+const knownOptions: ReadonlySet<number> = new Set(Object.values(option));
+
+/** What was agreed when the transmission starts. */
+export interface Agreement {
+  /** What is served to this client. */
+  readonly served: Export;
+  /** READs are answered by structured replies. */
+  readonly structured: boolean;
+  /** `base:allocation` was selected for this export. */
+  readonly allocationSelected: boolean;
+}
+
+/** One connection's handshake. Call {@linkcode run} whenever bytes have come. */
+export class Negotiation {
+  /** What was agreed, once the transmission may start. */
+  agreement: Agreement | null = null;
+  /** Why the connection is to end; "" when the client asked for it. */
+  ending: string | null = null;
+  /** Set when the server shuts down: every option but ABORT is refused. */
+  shuttingDown = false;
+
+  readonly #exports: ExportTable;
+  readonly #out: OutputBuffer;
+  #flagsSeen = false;
+  #noZeroes = false;
+  #structured = false;
+  #allocationFor: Export | null = null;
+  #options = 0;
+  /** The option whose data is being collected or thrown away. */
+  #pending: { option: number; collect: boolean } | null = null;
+
+  constructor(exports: ExportTable, out: OutputBuffer) {
+    this.#exports = exports;
+    this.#out = out;
+    const at = out.reserve(greetingBytes);
+    out.view.setUint32(at, magic.passwordHigh);
+    out.view.setUint32(at + 4, magic.passwordLow);
+    out.view.setUint32(at + 8, magic.optionHigh);
+    out.view.setUint32(at + 12, magic.optionLow);
+    out.view.setUint16(at + 16, handshakeFlag.fixedNewstyle | handshakeFlag.noZeroes);
+    out.commit(greetingBytes);
+  }
+
+  /** Handles what `input` holds: flags, and every whole option up to the one that starts the transmission. */
+  run(input: InputBuffer): void {
+    if (!this.#flagsSeen && !this.#clientFlags(input)) return;
+    while (this.agreement === null && this.ending === null && this.#nextOption(input));
+  }
+
+  #clientFlags(input: InputBuffer): boolean {
+    if (input.end - input.start < clientFlagsBytes) return false;
+    const flags = input.view.getUint32(input.start);
+    input.consume(clientFlagsBytes);
+    this.#flagsSeen = true;
+    if ((flags & ~(clientFlag.fixedNewstyle | clientFlag.noZeroes)) !== 0) {
+      this.ending = `unknown client flags 0x${flags.toString(16)}`;
+    }
+    this.#noZeroes = (flags & clientFlag.noZeroes) !== 0;
+    return true;
+  }
+
+  /** Handles one option. False when more bytes have to come. */
+  #nextOption(input: InputBuffer): boolean {
+    if (this.#pending !== null) {
+      if (input.isBusy) return false;
+      const { option: code, collect } = this.#pending;
+      this.#pending = null;
+      if (collect) this.#handle(code, input.takePayload());
+      else this.#refuse(code);
+      return true;
+    }
+    const { view, start } = input;
+    const here = input.end - start;
+    if (here < optionHeaderBytes) return false;
+    if (view.getUint32(start) !== magic.optionHigh || view.getUint32(start + 4) !== magic.optionLow) {
+      this.ending = "bad option magic";
+      return false;
+    }
+    const code = view.getUint32(start + 8);
+    const dataBytes = view.getUint32(start + 12);
+    if (dataBytes > optionDataDrainedBytesMax) {
+      this.ending = `option ${code} with ${dataBytes} bytes of data`;
+      return false;
+    }
+    if (this.#options === optionsPerHandshakeMax) {
+      this.ending = `more than ${optionsPerHandshakeMax} options in one handshake`;
+      return false;
+    }
+    this.#options++;
+    input.consume(optionHeaderBytes);
+    const collect = dataBytes <= optionDataBytesMax && knownOptions.has(code);
+    if (collect && here - optionHeaderBytes >= dataBytes) {
+      const from = start + optionHeaderBytes;
+      const data = input.bytes.slice(from, from + dataBytes);
+      input.consume(dataBytes);
+      this.#handle(code, data);
+      return true;
+    }
+    this.#pending = { option: code, collect };
+    if (collect) input.collect(dataBytes);
+    else input.discard(dataBytes);
+    return true;
+  }
+
+  /** Answers an option whose data was thrown away. */
+  #refuse(code: number): void {
+    if (code === option.exportName) this.ending = "an export name that is too long";
+    else if (code === option.abort) this.#abort();
+    else if (this.shuttingDown) this.#reply(code, optionReply.shutdown);
+    else if (knownOptions.has(code)) this.#reply(code, optionReply.tooBig, "too much option data");
+    else this.#reply(code, optionReply.unsupported, "unknown option");
+  }
+
+  #handle(code: number, data: Uint8Array): void {
+    if (code === option.abort) return this.#abort();
+    if (code === option.exportName) return this.#exportName(data);
+    if (this.shuttingDown) return this.#reply(code, optionReply.shutdown, "the server is shutting down");
+    switch (code) {
+      case option.info:
+      case option.go:
+        return this.#info(code, data);
+      case option.listMetaContext:
+      case option.setMetaContext:
+        return this.#metaContext(code, data);
+    }
+    // The rest takes no data.
+    if (data.length > 0) return this.#reply(code, optionReply.invalid, "this option takes no data");
+    switch (code) {
+      case option.list:
+        for (const { name, description } of this.#exports.all) {
+          this.#reply(code, optionReply.server, stringBytes(name), name, description);
+        }
+        return this.#reply(code, optionReply.ack);
+      case option.structuredReply:
+        this.#structured = true;
+        return this.#reply(code, optionReply.ack);
+      case option.startTls:
+        return this.#reply(code, optionReply.policy, "TLS is not offered here");
+    }
+  }
+
+  #abort(): void {
+    this.#reply(option.abort, optionReply.ack);
+    this.ending = "";
+  }
+
+  #exportName(data: Uint8Array): void {
+    const name = decodeString(data);
+    const served = name === undefined ? undefined : this.#exports.find(name);
+    if (served === undefined || this.shuttingDown) {
+      this.ending = served === undefined ? "EXPORT_NAME of an unknown export" : "";
+      return;
+    }
+    const reply = new Uint8Array(10 + (this.#noZeroes ? 0 : exportNamePaddingBytes));
+    reply.set(u64(served.volume.sizeBytes));
+    reply.set(u16(transmissionFlags(served, { structured: this.#structured })), 8);
+    this.#out.push(reply);
+    this.#agree(served);
+  }
+
+  #info(code: number, data: Uint8Array): void {
+    const request = decodeInfoRequest(data);
+    if (request === undefined) return this.#reply(code, optionReply.invalid, "malformed data");
+    const served = this.#exports.find(request.name);
+    if (served === undefined) return this.#reply(code, optionReply.unknown, "no such export");
+    const flags = transmissionFlags(served, { structured: this.#structured });
+    const size = u64(served.volume.sizeBytes);
+    this.#reply(code, optionReply.info, u16(info.export), size, u16(flags));
+    const kinds = new Set(request.kinds);
+    if (kinds.has(info.name)) this.#reply(code, optionReply.info, u16(info.name), served.name);
+    if (kinds.has(info.description) && served.description !== "") {
+      this.#reply(code, optionReply.info, u16(info.description), served.description);
+    }
+    if (kinds.has(info.blockSize)) {
+      const sizes = [blockMinBytes, blockPreferredBytes, payloadAdvertisedBytesMax];
+      this.#reply(code, optionReply.info, u16(info.blockSize), ...sizes);
+    }
+    this.#reply(code, optionReply.ack);
+    if (code === option.go) this.#agree(served);
+  }
+
+  #metaContext(code: number, data: Uint8Array): void {
+    const setting = code === option.setMetaContext;
+    // A new selection replaces the old one even when it fails.
+    if (setting) this.#allocationFor = null;
+    const request = decodeMetaContextRequest(data);
+    if (request === undefined) return this.#reply(code, optionReply.invalid, "malformed data");
+    if (setting && !this.#structured) {
+      return this.#reply(code, optionReply.invalid, "negotiate structured replies first");
+    }
+    const served = this.#exports.find(request.name);
+    if (served === undefined) return this.#reply(code, optionReply.unknown, "no such export");
+    const matches = request.queries.includes(allocationContext) ||
+      (!setting && (request.queries.length === 0 || request.queries.includes(namespace)));
+    if (matches) {
+      if (setting) this.#allocationFor = served;
+      const id = setting ? allocationContextId : 0;
+      this.#reply(code, optionReply.metaContext, id, allocationContext);
+    }
+    this.#reply(code, optionReply.ack);
+  }
+
+  #agree(served: Export): void {
+    const structured = this.#structured;
+    const allocationSelected = structured && this.#allocationFor === served;
+    this.agreement = { served, structured, allocationSelected };
+  }
+
+  #reply(code: number, type: number, ...data: (number | string | Uint8Array)[]): void {
+    putOptionReply(this.#out, code, type, ...data);
+  }
+}

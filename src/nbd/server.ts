@@ -1,0 +1,226 @@
+/**
+ * The NBD server: listeners, connections, and their end.
+ *
+ * @module
+ */
+
+import type { Volume } from "../cache/volume.ts";
+import { type Clock, systemClock } from "../clock.ts";
+import { UsageError } from "../errors.ts";
+import type { Io, IoConnection, IoListener } from "../io/io.ts";
+import { portableIo } from "../io/portable.ts";
+import { Connection } from "./connection.ts";
+import { closingMsMax, connectionsMax } from "./constants.ts";
+import { type Export, ExportTable } from "./exports.ts";
+import { newStatistics, type Observer, type Statistics } from "./statistics.ts";
+import { formatNbdUri, type NbdUri, parseNbdUri } from "./uri.ts";
+
+/** Pause after a failed accept (too many open files, say) before the next try. */
+const acceptRetryMs = 100;
+
+/** How to serve. */
+export interface ServeOptions {
+  /** Where to listen: NBD URIs such as `nbd://127.0.0.1:10809` or `nbd+unix:///?socket=/run/nbd.sock`. */
+  listen: string | readonly string[];
+  /** The export's name; by default the one that the URIs name, else "". Only when one volume is served. */
+  exportName?: string | undefined;
+  /** A line for people about the export. Only when one volume is served. */
+  description?: string | undefined;
+  /** Refuses writes. Only when one volume is served. */
+  readOnly?: boolean | undefined;
+  /** Moves the bytes. */
+  io?: Io | undefined;
+  /** Time for deadlines. */
+  clock?: Clock | undefined;
+  /** Takes sentences for the operator; by default `console.warn`. */
+  warn?: ((message: string) => void) | undefined;
+  /** Is told how long requests took. */
+  observer?: Observer | undefined;
+  /** Connections beyond this number are closed at once. */
+  connectionsMax?: number | undefined;
+}
+
+/** A running server. */
+export interface Server extends AsyncDisposable {
+  /** Where it listens, with the ports that were bound. */
+  readonly uris: readonly string[];
+  /** Open connections. */
+  readonly clients: number;
+  /** What was counted since the start. */
+  readonly statistics: Readonly<Statistics>;
+  /**
+   * Stops listening, lets requests under way finish, answers new ones with ESHUTDOWN, and disconnects; clients that
+   * are too slow for that are dropped after ten seconds. The volume stays open.
+   */
+  close(): Promise<void>;
+}
+
+/**
+ * Serves a volume, or several under their names, to NBD clients.
+ *
+ * @throws {UsageError} when a URI or an export's name cannot be meant, or TLS is asked for
+ * @throws {NbdboostError} when an address cannot be listened on; nothing is left listening then
+ * @example
+ * ```ts ignore
+ * const server = await serve(volume, { listen: "nbd://127.0.0.1:0" });
+ * console.log(server.uris[0]);
+ * await server.close();
+ * ```
+ */
+export async function serve(volumes: Volume | readonly Export[], options: ServeOptions): Promise<Server> {
+  const uris = (typeof options.listen === "string" ? [options.listen] : options.listen).map(listenUri);
+  if (uris.length === 0) {
+    throw new UsageError("there is no address to listen on, expected at least one NBD URI");
+  }
+  const exports = exportTable(volumes, options, uris);
+  const io = options.io ?? portableIo;
+  const listeners: IoListener[] = [];
+  try {
+    for (const { address } of uris) listeners.push(await io.listen(address));
+  } catch (error) {
+    for (const listener of listeners) listener.close();
+    throw error;
+  }
+  return new NbdServer(listeners, exports, options);
+}
+
+function listenUri(text: string): NbdUri {
+  const uri = parseNbdUri(text);
+  if (uri.tls || Object.keys(uri.parameters).some((name) => name.startsWith("tls-"))) {
+    throw new UsageError(
+      `"${text}" asks for TLS, which this version does not speak; listen on nbd:// or nbd+unix:// ` +
+        "and protect the way there by other means (ssh, a VPN, a unix socket's permissions)",
+    );
+  }
+  return uri;
+}
+
+function exportTable(
+  volumes: Volume | readonly Export[],
+  options: ServeOptions,
+  uris: readonly NbdUri[],
+): ExportTable {
+  const named = uris.map(({ exportName }) => exportName).filter((name) => name !== "");
+  let exports: readonly Export[];
+  if (isList(volumes)) {
+    exports = volumes;
+  } else {
+    const { exportName = named[0] ?? "", description = "", readOnly = false } = options;
+    exports = [{ name: exportName, description, readOnly, volume: volumes }];
+  }
+  const stray = named.find((name) => !exports.some((each) => each.name === name));
+  if (stray !== undefined) {
+    const names = exports.map(({ name }) => `"${name}"`).join(", ");
+    throw new UsageError(
+      `a URI to listen on names the export "${stray}", but ${names} is served: use one name`,
+    );
+  }
+  return new ExportTable(exports);
+}
+
+function isList(volumes: Volume | readonly Export[]): volumes is readonly Export[] {
+  return Array.isArray(volumes);
+}
+
+class NbdServer implements Server {
+  readonly uris: readonly string[];
+  readonly statistics: Statistics = newStatistics();
+  readonly #listeners: readonly IoListener[];
+  readonly #exports: ExportTable;
+  readonly #clock: Clock;
+  readonly #warn: (message: string) => void;
+  readonly #observer: Observer | undefined;
+  readonly #connectionsMax: number;
+  readonly #connections = new Map<Connection, Promise<void>>();
+  readonly #accepting: Promise<void>[];
+  readonly #pauses = new Set<() => void>();
+  #refusing = false;
+  #closing: Promise<void> | null = null;
+
+  constructor(listeners: readonly IoListener[], exports: ExportTable, options: ServeOptions) {
+    this.#listeners = listeners;
+    this.#exports = exports;
+    this.#clock = options.clock ?? systemClock;
+    this.#warn = options.warn ?? ((message) => console.warn(message));
+    this.#observer = options.observer;
+    this.#connectionsMax = options.connectionsMax ?? connectionsMax;
+    this.uris = listeners.map(({ address }) => formatNbdUri(address, exports.all[0]!.name));
+    this.#accepting = listeners.map((listener) => this.#accept(listener));
+  }
+
+  get clients(): number {
+    return this.#connections.size;
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  async #accept(listener: IoListener): Promise<void> {
+    while (this.#closing === null) {
+      try {
+        const socket = await listener.accept();
+        if (socket === null) return;
+        this.#welcome(socket);
+      } catch (error) {
+        if (this.#closing !== null) return;
+        const reason = error instanceof Error ? error.message : String(error);
+        this.#warn(`Cannot accept a connection: ${reason}; trying again`);
+        await this.#pause(acceptRetryMs);
+      }
+    }
+  }
+
+  #welcome(socket: IoConnection): void {
+    const full = this.#connections.size >= this.#connectionsMax;
+    if (full && !this.#refusing) {
+      this.#warn(`refusing clients: ${this.#connectionsMax} connections are open, and no more are allowed`);
+    }
+    this.#refusing = full;
+    if (full || this.#closing !== null) return socket.close();
+    const connection = new Connection(socket, {
+      exports: this.#exports,
+      statistics: this.statistics,
+      observer: this.#observer,
+      clock: this.#clock,
+      warn: this.#warn,
+    });
+    const served = connection.run().finally(() => this.#connections.delete(connection));
+    this.#connections.set(connection, served);
+  }
+
+  async #close(): Promise<void> {
+    for (const listener of this.#listeners) listener.close();
+    for (const wake of this.#pauses) wake();
+    await Promise.all(this.#accepting);
+    for (const connection of this.#connections.keys()) connection.shutdown();
+    const all = Promise.all(this.#connections.values());
+    // Whoever is still there at the deadline is dropped; what still waits for the volume then is the volume's.
+    let cancel = () => {};
+    const deadline = new Promise<void>((resolve) => {
+      cancel = this.#clock.after(closingMsMax, () => {
+        for (const connection of this.#connections.keys()) connection.drop();
+        resolve();
+      });
+    });
+    await Promise.race([all, deadline]);
+    cancel();
+  }
+
+  #pause(delayMs: number): Promise<void> {
+    return new Promise((resolve) => {
+      const wake = () => {
+        this.#pauses.delete(wake);
+        cancel();
+        resolve();
+      };
+      const cancel = this.#clock.after(delayMs, wake);
+      this.#pauses.add(wake);
+    });
+  }
+}

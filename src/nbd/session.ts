@@ -1,0 +1,180 @@
+/**
+ * One client's conversation as a state machine without I/O: bytes in, bytes out. A driver (portable sockets today, a
+ * ring tomorrow) moves them:
+ *
+ * ```text
+ *   while not closed:
+ *     if wantsInput: receive into inputSpace(), then received(count) or, at the end, ended()
+ *     if output(): send it, then sent(count)
+ *     else wait for onOutput
+ * ```
+ *
+ * One receive and one send may be under way at once. `received` and `sent` never throw for what a client did.
+ *
+ * @module
+ */
+
+import type { Clock } from "../clock.ts";
+import { inputBufferBytes, outputBufferBytes } from "./constants.ts";
+import type { ExportTable } from "./exports.ts";
+import { InputBuffer } from "./input_buffer.ts";
+import { Negotiation } from "./negotiation.ts";
+import { OutputBuffer } from "./output_buffer.ts";
+import type { Observer, Statistics } from "./statistics.ts";
+import { Transmission } from "./transmission.ts";
+
+/** What a session needs from around it. */
+export interface SessionOptions {
+  /** What is offered. */
+  exports: ExportTable;
+  /** Where requests are counted. */
+  statistics: Statistics;
+  /** Who is told how long requests took. */
+  observer?: Observer | undefined;
+  /** Time for the observer. */
+  clock: Clock;
+  /** Takes a sentence for the operator. */
+  warn: (message: string) => void;
+  /** Called when `output`, `wantsInput` or `isClosed` may have changed outside of `received` and `sent`. */
+  onOutput: () => void;
+}
+
+/** One client's conversation. */
+export class Session {
+  readonly #options: SessionOptions;
+  readonly #input = new InputBuffer(inputBufferBytes);
+  readonly #output = new OutputBuffer(outputBufferBytes);
+  readonly #negotiation: Negotiation;
+  #transmission: Transmission | null = null;
+  /** Nothing more is read; what was begun is finished. */
+  #ending = false;
+  #dropped = false;
+
+  constructor(options: SessionOptions) {
+    this.#options = options;
+    this.#negotiation = new Negotiation(options.exports, this.#output);
+  }
+
+  /** True until the client has chosen an export. */
+  get isHandshaking(): boolean {
+    return this.#transmission === null;
+  }
+
+  /** True when nothing more is read from the client; `isClosed` follows once all replies are sent. */
+  get isEnding(): boolean {
+    return this.#ending;
+  }
+
+  /** True when the connection is to be closed now. */
+  get isClosed(): boolean {
+    return this.#dropped || (this.#ending && this.isQuiet);
+  }
+
+  /** True when no request is under way and no reply waits to be sent. */
+  get isQuiet(): boolean {
+    return this.requestsInFlight === 0 && this.#output.queuedBytes === 0;
+  }
+
+  /** Requests that wait for the volume. */
+  get requestsInFlight(): number {
+    return this.#transmission?.inFlight ?? 0;
+  }
+
+  /** Bytes that wait to be sent. */
+  get queuedBytes(): number {
+    return this.#output.queuedBytes;
+  }
+
+  /** False while enough is under way, so that the client has to wait; and at the end. */
+  get wantsInput(): boolean {
+    return !this.#ending && !(this.#transmission?.blocked ?? false);
+  }
+
+  /** Where the next receive goes. Only while `wantsInput`, and once per `received`. */
+  inputSpace(): Uint8Array<ArrayBuffer> {
+    return this.#input.space();
+  }
+
+  /** Takes the `count` bytes that arrived in `inputSpace()`, and executes every whole request. */
+  received(count: number): void {
+    this.#input.received(count);
+    this.#run();
+  }
+
+  /** The client will send no more. What it began to send has no effect; what it asked for is finished. */
+  ended(): void {
+    this.#end("");
+  }
+
+  /** Bytes to be sent next, or null. They stay as they are until `sent`. */
+  output(): Uint8Array<ArrayBuffer> | null {
+    return this.#dropped ? null : this.#output.output();
+  }
+
+  /** Takes note that the first `count` bytes of `output()` are sent. */
+  sent(count: number): void {
+    if (this.#dropped) return;
+    this.#output.sent(count);
+    if (this.#transmission?.blocked) this.#run();
+  }
+
+  /** The server shuts down: requests under way finish, new ones are answered ESHUTDOWN. */
+  shutdown(): void {
+    this.#negotiation.shuttingDown = true;
+    this.#transmission?.shutdown();
+  }
+
+  /** The connection is lost or too slow: nothing is sent any more. Requests under way still finish. */
+  drop(): void {
+    this.#dropped = this.#ending = true;
+    this.#transmission?.drop();
+    this.#output.clear();
+  }
+
+  /** Parses and executes. Whatever goes wrong in here costs this client its connection and nobody else anything. */
+  #run(): void {
+    if (this.#ending) return;
+    try {
+      this.#parse();
+    } catch (thrown) {
+      this.#fail(thrown);
+    }
+  }
+
+  #fail(thrown: unknown): void {
+    const text = thrown instanceof Error ? thrown.stack ?? thrown.message : String(thrown);
+    this.#options.warn(`dropped a client's connection because of a failure in the server: ${text}`);
+    this.drop();
+  }
+
+  #parse(): void {
+    if (this.#transmission === null) {
+      const negotiation = this.#negotiation;
+      negotiation.run(this.#input);
+      if (negotiation.ending !== null) return this.#end(negotiation.ending);
+      if (negotiation.agreement === null) return;
+      const { statistics, observer = null, clock, warn } = this.#options;
+      const onCompletion = () => this.#completed();
+      const onFailure = (thrown: unknown) => {
+        this.#fail(thrown);
+        this.#options.onOutput();
+      };
+      const context = { statistics, observer, clock, warn, onCompletion, onFailure };
+      this.#transmission = new Transmission(negotiation.agreement, this.#output, context);
+    }
+    this.#transmission.run(this.#input);
+    if (this.#transmission.ending !== null) this.#end(this.#transmission.ending);
+  }
+
+  #end(reason: string): void {
+    if (!this.#ending && reason !== "") {
+      this.#options.warn(`ended a client's connection because of ${reason}`);
+    }
+    this.#ending = true;
+  }
+
+  #completed(): void {
+    if (this.#transmission?.blocked) this.#run();
+    this.#options.onOutput();
+  }
+}
