@@ -17,6 +17,7 @@ import type { LogWriter } from "../log/writer.ts";
 import { blockBytes } from "../units.ts";
 import { checkRange, type Core } from "./core.ts";
 import { eachExtent, type LoggedExtent, loggedExtents } from "./extents.ts";
+import { IdleMark } from "./idle_mark.ts";
 import type { RecoveryReport } from "./open.ts";
 import { takeSamples } from "./pair.ts";
 import { Reads } from "./reads.ts";
@@ -35,6 +36,7 @@ interface Engine {
   tail: Tail;
   writes: Writes;
   writeback: WriteBack;
+  idleMark: IdleMark;
 }
 
 /** An open cache. Every call may reject with `DeviceError`; see `Volume` for shapes and units. */
@@ -71,7 +73,11 @@ export class Cache implements Volume {
     const tail = new Tail(core, writer, store, room, this.#reads);
     const writeback = new WriteBack(core, writer, tail, room);
     room.onSpaceNeeded = () => writeback.needSpace();
-    writer.onProgress = () => room.wake();
+    const idleMark = new IdleMark(core.clock, writer, store);
+    writer.onProgress = () => {
+      room.wake();
+      idleMark.noteProgress();
+    };
     writer.onFailure = (error) => core.warn(error.message);
     this.#engine = {
       writer,
@@ -79,6 +85,7 @@ export class Cache implements Volume {
       room,
       tail,
       writeback,
+      idleMark,
       writes: new Writes(core, writer, this.#reads, room),
     };
     writeback.start();
@@ -236,6 +243,7 @@ export class Cache implements Volume {
     const engine = this.#engine;
     let failure: unknown;
     if (engine) {
+      engine.idleMark.stop();
       engine.room.closing = true;
       engine.room.wake();
       await engine.writeback.stop();

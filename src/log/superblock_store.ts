@@ -33,6 +33,7 @@ import { encodeSuperblock, type Superblock } from "./superblock.ts";
 export interface DurableLog {
   readonly durableSequence: number;
   readonly durableSlot: number;
+  readonly failure: unknown;
   syncDevice(): Promise<void>;
   fail(error: unknown): void;
 }
@@ -65,6 +66,32 @@ export class SuperblockStore {
     return done;
   }
 
+  /**
+   * Writes the durable mark, and nothing else that is new, un-synced, into the copy that the next {@linkcode write} begins
+   * with. Whether it lands or not, the other copy is whole and names the same tail; if it does, less is undecidable after
+   * a crash.
+   */
+  writeMark(): Promise<void> {
+    const done = this.#line.then(async () => {
+      const durableMark = this.#log.durableSequence;
+      if (durableMark <= this.#current.durableMark || this.#log.failure) return;
+      const previous = await this.#previous(durableMark);
+      this.#current = { ...this.#current, durableMark, previous, generation: this.#current.generation + 1 };
+      await this.#put(1 - this.#copy);
+    });
+    this.#line = done.catch(() => {});
+    return done;
+  }
+
+  async #put(copy: number): Promise<void> {
+    try {
+      await this.#device.write(superblockOffsets[copy]!, encodeSuperblock(this.#current, copy));
+    } catch (error) {
+      this.#log.fail(error);
+      throw error;
+    }
+  }
+
   async #writeBoth(changes: Partial<Superblock>): Promise<void> {
     const durableMark = this.#log.durableSequence;
     const previous = await this.#previous(durableMark);
@@ -77,12 +104,7 @@ export class SuperblockStore {
         previous,
         generation: this.#current.generation + 1,
       };
-      try {
-        await this.#device.write(superblockOffsets[this.#copy]!, encodeSuperblock(this.#current, this.#copy));
-      } catch (error) {
-        this.#log.fail(error);
-        throw error;
-      }
+      await this.#put(this.#copy);
       await this.#log.syncDevice();
     }
   }

@@ -1,0 +1,51 @@
+/**
+ * The idle mark: when a while has passed without a log write, the durable mark goes into a superblock, un-synced. Until a
+ * mark that covers it is on the device, rot in the newest records looks like a torn end.
+ *
+ * @module
+ */
+
+import type { Clock } from "../clock.ts";
+import type { SuperblockStore } from "../log/superblock_store.ts";
+import type { LogWriter } from "../log/writer.ts";
+
+/** How long nothing must have been sealed. */
+const idleMs = 10;
+
+/** Watches for idleness. */
+export class IdleMark {
+  readonly #clock: Clock;
+  readonly #writer: LogWriter;
+  readonly #store: SuperblockStore;
+  #cancel: (() => void) | undefined;
+  #sealed = 0;
+  #stopped = false;
+
+  constructor(clock: Clock, writer: LogWriter, store: SuperblockStore) {
+    this.#clock = clock;
+    this.#writer = writer;
+    this.#store = store;
+  }
+
+  /** Something became durable. Cheap: at most one timer is pending. */
+  noteProgress(): void {
+    if (this.#cancel || this.#stopped || this.#writer.durableSequence <= this.#store.current.durableMark) {
+      return;
+    }
+    this.#sealed = this.#writer.sealedSequence;
+    this.#cancel = this.#clock.after(idleMs, () => this.#look());
+  }
+
+  #look(): void {
+    this.#cancel = undefined;
+    if (this.#stopped || this.#writer.failure) return;
+    if (this.#writer.sealedSequence === this.#sealed) this.#store.writeMark().catch(() => {});
+    else this.noteProgress();
+  }
+
+  /** No mark is written afterwards, but for one under way. */
+  stop(): void {
+    this.#stopped = true;
+    this.#cancel?.();
+  }
+}
