@@ -10,14 +10,13 @@
 
 import { DamageError, DeviceError } from "../errors.ts";
 import { emptySlotBits, writeCheckpoint } from "../log/checkpoint.ts";
-import { entryKind } from "../log/layout.ts";
 import type { SuperblockStore } from "../log/superblock_store.ts";
 import { formatUuid, type Superblock } from "../log/superblock.ts";
 import type { LogWriter } from "../log/writer.ts";
-import { blockBytes } from "../units.ts";
 import { checkRange, type Core } from "./core.ts";
 import { eachExtent, type LoggedExtent, loggedExtents } from "./extents.ts";
 import { IdleMark } from "./idle_mark.ts";
+import { loseVersion, lostRanges, persistLosses } from "./losses.ts";
 import type { RecoveryReport } from "./open.ts";
 import { takeSamples } from "./pair.ts";
 import { Reads } from "./reads.ts";
@@ -39,8 +38,67 @@ interface Engine {
   idleMark: IdleMark;
 }
 
-/** An open cache. Every call may reject with `DeviceError`; see `Volume` for shapes and units. */
+/** What a cache is made of. */
+interface Parts {
+  core: Core;
+  superblock: Superblock;
+  /** Absent when the cache is read-only. */
+  store: SuperblockStore | undefined;
+  recovery: RecoveryReport;
+}
+
+/** What opening alone may do with a cache; not part of the library's face. */
+export let cacheSeam: {
+  make(parts: Parts): Cache;
+  /** See {@linkcode Core.onRot}. */
+  lose(cache: Cache, block: number, slot: number, why: string): void;
+  /** Makes durable what recovery found lost. */
+  persistLosses(cache: Cache): Promise<void>;
+};
+
+/**
+ * An open cache, made by {@linkcode openCache}: a {@linkcode Volume} of the backing device's size, which `serve` takes, or
+ * which a program reads and writes by itself.
+ *
+ * Offsets and lengths are bytes, at any alignment, inside `sizeBytes`. Any number of calls may be under way at once; a
+ * buffer belongs to the call until its promise settles. Calls reject with `DeviceError`: `EINVAL` outside the volume,
+ * `EROFS` for writing when `readOnly`, `ESHUTDOWN` after `close`, `EIO` when a device fails or the bytes are lost.
+ *
+ * What may be relied on: a read sees every write that had resolved before it was called. What had resolved before a
+ * `flush` was called, or was written with `fua`, survives any crash once that has resolved. A write that was not flushed is
+ * there or not after a crash, and never mixed with older content within a sector of 512 bytes. Bytes whose checksum does
+ * not match are never returned.
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { formatCache, MemoryDevice, openCache } from "../../mod.ts";
+ * const [fast, slow] = [new MemoryDevice(16 * 1024 * 1024), new MemoryDevice(64 * 1024 * 1024)];
+ * await formatCache({ cache: fast, backing: slow });
+ * const cache = await openCache({ cache: fast, backing: slow });
+ *
+ * await cache.write(1000, new TextEncoder().encode("hello"));
+ * await cache.flush(); // "hello" survives a crash from here on
+ * await cache.trim(1024 * 1024, 8 * 1024 * 1024);
+ *
+ * const bytes = new Uint8Array(5);
+ * await cache.read(1000, bytes);
+ * assert(new TextDecoder().decode(bytes) === "hello");
+ *
+ * await cache.drain(); // the backing device is complete by itself
+ * assert(cache.status().cache.dirtyBlocks === 0);
+ * await cache.close();
+ * ```
+ */
 export class Cache implements Volume {
+  static {
+    cacheSeam = {
+      make: (parts) => new Cache(parts),
+      lose: (cache, block, slot, why) => loseVersion(cache.#core, cache.#engine, block, slot, why),
+      persistLosses: (cache) => persistLosses(cache.#core, cache.#writable()),
+    };
+  }
+
   readonly #core: Core;
   readonly #reads: Reads;
   readonly #engine: Engine | undefined;
@@ -49,22 +107,21 @@ export class Cache implements Volume {
   #stopTimer: () => void = () => {};
   #closed: Promise<void> | undefined;
   #draining = 0;
+  /** Requests that are not answered yet. */
+  #inFlight = 0;
+  #onIdle: () => void = () => {};
   /** What opening found. */
   readonly recovery: RecoveryReport;
 
-  /** Use `openCache`. */
-  constructor(
-    options: {
-      core: Core;
-      superblock: Superblock;
-      store: SuperblockStore | undefined;
-      recovery: RecoveryReport;
-    },
-  ) {
-    const { core, store } = options;
+  /**
+   * Use `openCache`.
+   *
+   * @ignore
+   */
+  private constructor({ core, superblock, store, recovery }: Parts) {
     this.#core = core;
-    this.#superblock = options.superblock;
-    this.recovery = options.recovery;
+    this.#superblock = superblock;
+    this.recovery = recovery;
     this.#openedMs = core.clock.monotonicMs();
     this.#reads = new Reads(core);
     if (!core.writer || !store) return;
@@ -115,18 +172,27 @@ export class Cache implements Volume {
     return this.#engine;
   }
 
-  /** Serves a read that RAM can serve; else false. */
+  /**
+   * Fills `into[at, at + length)` from byte `offset` when all of it is in RAM, at once and without allocating anything.
+   *
+   * @returns false, with `into` unchanged, when `read` must be used instead, which also tells what is wrong
+   */
   readNow(offset: number, into: Uint8Array, at: number, length: number): boolean {
     return this.#closed === undefined && this.#reads.now(offset, into, at, length);
   }
 
-  /** Takes a write that fits; else false. */
+  /**
+   * Takes `source[at, at + length)` at byte `offset` when RAM and log have room at once, without allocating anything. As
+   * durable as after `write`: not before the next `flush`.
+   *
+   * @returns false, without any effect, when `write` must be used instead, which also tells what is wrong
+   */
   writeNow(offset: number, source: Uint8Array, at: number, length: number): boolean {
     return this.#closed === undefined && this.#engine !== undefined &&
       this.#engine.writes.now(offset, source, at, length);
   }
 
-  /** Fills `into` from byte `offset`. */
+  /** Fills `into` from byte `offset`, from RAM, log and backing device as needed. */
   async read(offset: number, into: Uint8Array): Promise<void> {
     if (this.#closed) {
       throw new DeviceError("ESHUTDOWN", `Cannot read ${this.#core.device.name}: the cache is closed`);
@@ -134,12 +200,20 @@ export class Cache implements Volume {
     await this.#counted(() => this.#reads.read(offset, into));
   }
 
-  /** Writes `bytes` at byte `offset`; they must not change until this resolves. */
+  /**
+   * Writes `bytes` at byte `offset`; they must not change until this resolves. It waits while the log is full, for as long
+   * as something is written back: after `fullTimeout` seconds without that it rejects with `EIO`.
+   *
+   * @param options `fua`: durable when it resolves
+   */
   async write(offset: number, bytes: Uint8Array, options: WriteOptions = {}): Promise<void> {
     await this.#counted(() => this.#writable().writes.write(offset, bytes, options));
   }
 
-  /** Makes every acknowledged write durable. */
+  /**
+   * Makes durable all that had resolved before this call, by one sync of the cache device that all flushes under way
+   * share. When it fails, writes and flushes fail with `EIO` from then on; reads go on.
+   */
   async flush(): Promise<void> {
     const { statistics, clock } = this.#core;
     const start = clock.monotonicMs();
@@ -149,13 +223,20 @@ export class Cache implements Volume {
     statistics.flushLatency.add((clock.monotonicMs() - start) * 1000);
   }
 
-  /** Drops the range; it reads as zeroes and the backing may give its space back. O(1) in the log. */
+  /**
+   * Drops the range: it reads as zeroes, and the backing device may give its space back. Takes one entry in the log,
+   * however long the range is.
+   */
   async trim(offset: number, length: number, options: WriteOptions = {}): Promise<void> {
     this.#core.statistics.trimRequests++;
     await this.#counted(() => this.#writable().writes.zero(offset, length, false, options));
   }
 
-  /** Makes the range read as zeroes. O(1) in the log. */
+  /**
+   * Makes the range read as zeroes. Takes one entry in the log, however long the range is.
+   *
+   * @param options `keepAllocated`: the backing device keeps its space, so that a later write cannot fail for lack of it
+   */
   async zero(
     offset: number,
     length: number,
@@ -181,24 +262,30 @@ export class Cache implements Volume {
     return Promise.resolve(eachExtent(this.#core, offset, length, limit));
   }
 
-  /** The runs that the backing lacks, in address order: for tools that carry them elsewhere. */
+  /** The runs of blocks that the backing device lacks, in address order: for tools that carry them elsewhere. */
   loggedExtents(): Generator<LoggedExtent> {
     return loggedExtents(this.#core);
   }
 
   async #counted<T>(action: () => Promise<T>): Promise<T> {
+    this.#inFlight++;
     try {
       return await action();
     } catch (error) {
       this.#core.statistics.errors++;
       throw error;
+    } finally {
+      if (--this.#inFlight === 0) this.#onIdle();
     }
   }
 
   /**
-   * Writes everything back and moves the tail to the head; afterwards the backing alone is complete.
+   * Writes everything back and syncs the backing device, which alone is complete afterwards; the log is empty then. What is
+   * written meanwhile is written back too: it resolves at a moment at which nothing was dirty.
    *
    * @param options `onProgress` gets blocks done and blocks in all
+   * @throws {DamageError} when blocks are lost, after everything else was written back (before, when read-only)
+   * @throws {DeviceError} when a device fails; what is not written back yet stays in the cache
    */
   async drain(options: { onProgress?: (done: number, total: number) => void } = {}): Promise<void> {
     if (this.readOnly && this.recovery.damaged) {
@@ -223,7 +310,7 @@ export class Cache implements Volume {
     }
   }
 
-  /** What is going on, in the fields of `status --json`. */
+  /** What is going on just now; costs little, also after `close`. */
   status(): CacheStatus {
     return makeStatus(this.#core, this.#superblock, this.#engine, {
       uptimeMs: this.#core.clock.monotonicMs() - this.#openedMs,
@@ -233,7 +320,11 @@ export class Cache implements Volume {
     });
   }
 
-  /** Flushes, marks the cache clean and releases both devices. Dirty blocks stay in the log. */
+  /**
+   * Flushes, marks the cache clean and closes both devices, those handed in too. Dirty blocks stay in the log, for the next
+   * opening; `drain` before this leaves none. A second call returns the first one's promise. When it rejects, both
+   * devices are closed all the same and the cache is not marked clean: the next opening recovers it.
+   */
   close(): Promise<void> {
     return this.#closed ??= this.#close();
   }
@@ -247,6 +338,10 @@ export class Cache implements Volume {
       engine.room.closing = true;
       engine.room.wake();
       await engine.writeback.stop();
+    }
+    // A request under way may still put something, which must not come after what the checkpoint says.
+    if (this.#inFlight > 0) await new Promise<void>((resolve) => this.#onIdle = resolve);
+    if (engine) {
       try {
         if (engine.writer.failure) throw engine.writer.failure;
         await this.#closeCleanly(engine);
@@ -264,6 +359,12 @@ export class Cache implements Volume {
   async #closeCleanly(engine: Engine): Promise<void> {
     const { kernels, clock, device, backing, geometry } = this.#core;
     await engine.writes.durable();
+    if (this.#core.statistics.unrecordedLosses > 0) {
+      throw new DeviceError(
+        "EIO",
+        `Cannot mark ${device.name} clean: the log had no room to say which blocks are lost`,
+      );
+    }
     // A failed backing sync only means that more stays dirty.
     await engine.writeback.settle().catch((error) =>
       this.#core.warn(`Backing sync failed at close: ${error.message}`)
@@ -299,58 +400,16 @@ export class Cache implements Volume {
     this.#stopTimer = clock.after(Math.max(1, tunables.flushInterval) * 1000, again);
   }
 
-  /** The engine's reaction to a version that cannot be read: a poisoned entry at the head (log-rules.md 12). */
-  lose(block: number, slot: number, why: string): void {
-    const { kernels, versions, segments, warn } = this.#core;
-    if (kernels.indexGet(block) !== slot) return;
-    const mask = kernels.masks[slot]!;
-    warn(
-      `Block ${block} (bytes ${block * blockBytes} to ${
-        (block + 1) * blockBytes
-      }) is lost: its only copy, in the log of ` +
-        `${this.#core.device.name}, cannot be used (${why}); reads there get EIO until it is written again`,
-    );
-    const engine = this.#engine;
-    const segment = segments.of(slot);
-    versions.losePart(block, block + 1, mask, engine?.writer.openSequence ?? 0);
-    if (!engine || engine.writer.failure) return;
-    // Until the entry is in a record, the old place is held: nothing else says that the block is lost.
-    segments.live[segment]!++;
-    void engine.room.take("engine", () => {
-      segments.live[segment]!--;
-      const left = versions.poison.mask(block) & mask;
-      if (left === 0) return;
-      const headerSlot = engine.writer.putRange(entryKind.poisoned, block, 1, left);
-      segments.addRange(segments.poisoned, segments.of(headerSlot), {
-        start: block,
-        end: block + 1,
-        headerSlot,
-      });
-      segments.supersede(segment, engine.writer.openSequence);
-    }).catch(() => {});
+  /** The bytes of the volume that are lost, in address order: reads there reject with `EIO` until they are written again. */
+  lostRanges(): Generator<{ offset: number; length: number }> {
+    return lostRanges(this.#core);
   }
 
-  /** The bytes of the volume that are lost. */
-  *lostRanges(): Generator<{ offset: number; length: number }> {
-    const { poison, backingBlocks } = this.#core.versions;
-    for (const { start, end } of poison.ranges(0, backingBlocks)) {
-      const offset = start * blockBytes;
-      yield { offset, length: Math.min(end * blockBytes, this.sizeBytes) - offset };
-    }
-  }
-
-  /** Reads what the backing device holds, whatever the log says; for rescue. Multiples of 512. */
+  /**
+   * Fills `into` from byte `offset` of the backing device, whatever the log says: for rescue, it may be old. Both are
+   * multiples of 512 bytes.
+   */
   async readBacking(offset: number, into: Uint8Array<ArrayBuffer>): Promise<void> {
     await this.#core.backing.read(offset, into);
-  }
-
-  /** Writes poisoned entries for everything that recovery found lost, durably: it must survive the next restart too. */
-  async persistLosses(): Promise<void> {
-    const { tail, writes } = this.#writable();
-    const { poison, backingBlocks } = this.#core.versions;
-    for (const { start, end, mask } of [...poison.ranges(0, backingBlocks)]) {
-      await tail.poison(start, end, mask);
-    }
-    await writes.durable();
   }
 }

@@ -6,9 +6,9 @@
 
 import type { BlockDevice } from "../device/block_device.ts";
 import { decodePrevious, decodeRecord } from "../log/codec.ts";
-import { superblockBytes, superblockOffsets, superblockPreviousOffset } from "../log/layout.ts";
+import { halfBytes, superblockBytes, superblockOffsets, superblockPreviousOffset } from "../log/layout.ts";
 import { recordIsWhole } from "../log/recovery.ts";
-import { formatUuid } from "../log/superblock.ts";
+import { formatUuid, type SuperblockProblem } from "../log/superblock.ts";
 import { blockBytes } from "../units.ts";
 import { crc32c } from "../wasm/crc32c.ts";
 import { checkPair, openTarget } from "./pair.ts";
@@ -20,6 +20,7 @@ export interface CheckOptions {
   cache: string | BlockDevice;
   /** Also verifies that this is its backing device. */
   backing?: string | BlockDevice;
+  /** Called twice over: segments walked and segments in all, then records verified and records in all. */
   onProgress?: (done: number, total: number) => void;
 }
 
@@ -27,32 +28,65 @@ export interface CheckOptions {
 export interface Problem {
   /** `loss`: data that exists nowhere else; `damage`: something that is not needed, or that a copy replaces. */
   severity: "loss" | "damage";
-  /** One sentence. */
+  /** One sentence for people. */
   what: string;
-  /** The damaged bytes of the cache device. */
+  /** Where the damaged bytes of the cache device begin, in bytes. */
   offset: number;
+  /** How many they are. */
   length: number;
-  /** The bytes of the volume that this concerns, where they are known. */
+  /** Where the bytes of the volume begin that this concerns, when they are known. */
   volumeOffset?: number;
+  /** How many they are. */
   volumeLength?: number;
 }
 
-/** What `check` found. */
+/** What `check` found. Blocks are 4096 bytes. */
 export interface CheckReport {
+  /** Names the cache. */
   uuid: string;
+  /** It was closed in order. */
   clean: boolean;
+  /** Records of the log that count. */
   records: number;
   /** Blocks whose checksum was verified. */
   verifiedBlocks: number;
+  /** Blocks whose newest content the backing device lacks. */
   dirtyBlocks: number;
+  /** Blocks that read as zeroes, which the backing device does not know yet. */
   zeroBlocks: number;
+  /** Blocks that were lost before this check, or whose record is: they read as EIO until they are written again. */
   lostBlocks: number;
   /** Records past the durable mark that were not whole: a torn end, which loses nothing that was flushed. */
   droppedRecords: number;
+  /** What a crash leaves and the next open mends: sentences, no cause for worry. */
+  notes: string[];
+  /** Everything that is wrong; empty when all is well. */
   problems: Problem[];
 }
 
-/** Verifies everything. Throws `RefusedError` when the device is no cache, or the backing is not its own. */
+/**
+ * Verifies every checksum that a cache device holds, and with `backing` the pairing, and changes nothing. Damage is
+ * reported, not thrown. It reads the whole live log.
+ *
+ * A path is opened, which waits for nobody: a cache that is being served is refused. Devices of your own must not be in
+ * use by a cache meanwhile; they stay open.
+ *
+ * @throws {RefusedError} when the device is no cache, both superblocks are gone, it is in use, or the backing is not its own
+ * @throws {UsageError} when there is no such file or device
+ * @throws {DeviceError} when a device cannot be read
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { checkCache, formatCache, MemoryDevice } from "../../mod.ts";
+ * const [fast, slow] = [new MemoryDevice(16 * 1024 * 1024), new MemoryDevice(64 * 1024 * 1024)];
+ * await formatCache({ cache: fast, backing: slow });
+ * assert((await checkCache({ cache: fast, backing: slow })).problems.length === 0);
+ *
+ * await fast.write(0, new Uint8Array(512)); // somebody overwrites the first of two superblocks
+ * const { problems } = await checkCache({ cache: fast });
+ * assert(problems.length === 1 && problems[0]!.severity === "damage" && problems[0]!.offset === 0);
+ * ```
+ */
 export async function checkCache(options: CheckOptions): Promise<CheckReport> {
   const device = await openTarget(options.cache, false);
   try {
@@ -78,16 +112,14 @@ export async function checkScan(
   onProgress?: (done: number, total: number) => void,
 ): Promise<CheckReport> {
   const problems: Problem[] = [];
-  for (const problem of scan.superblockProblems) {
-    const copy = problem.message.includes("superblock 1") ? 1 : 0;
-    problems.push({
-      severity: "damage",
-      what: `${problem.message}; the other copy is good`,
-      offset: superblockOffsets[copy],
-      length: blockBytes,
-    });
-  }
-  await checkCopies(device, problems);
+  const notes: string[] = [];
+  // After a crash the copy that was being written may be torn; after a clean close both are whole.
+  const superblockProblems = [
+    ...scan.superblockProblems.map(damagedCopy),
+    ...await damagedEntryCopies(device),
+  ];
+  if (scan.superblock.clean) problems.push(...superblockProblems);
+  else notes.push(...superblockProblems.map((problem) => problem.what));
   if (scan.checkpointProblem) {
     problems.push({
       severity: "damage",
@@ -112,19 +144,31 @@ export async function checkScan(
     zeroBlocks: versions.kernels.zeroDirty.count,
     lostBlocks: versions.poison.blocks,
     droppedRecords: walk.dropped,
+    notes,
     problems,
   };
 }
 
+function damagedCopy(problem: SuperblockProblem): Problem {
+  const copy = problem.message.includes("superblock 1") ? 1 : 0;
+  return {
+    severity: "damage",
+    what: `${problem.message}; the other copy is good`,
+    offset: superblockOffsets[copy],
+    length: blockBytes,
+  };
+}
+
 /** Each superblock's copy of the last entry list is all zeroes, or whole. */
-async function checkCopies(device: BlockDevice, problems: Problem[]): Promise<void> {
+async function damagedEntryCopies(device: BlockDevice): Promise<Problem[]> {
+  const problems: Problem[] = [];
   for (const [copy, offset] of superblockOffsets.entries()) {
     const bytes = new Uint8Array(superblockBytes);
     await device.read(offset, bytes);
-    const half = bytes.subarray(superblockPreviousOffset, superblockPreviousOffset + blockBytes / 2);
+    const half = bytes.subarray(superblockPreviousOffset, superblockPreviousOffset + halfBytes);
     if (half.every((byte) => byte === 0)) continue;
     const block = new Uint8Array(blockBytes);
-    block.set(half, blockBytes / 2);
+    block.set(half, halfBytes);
     if (decodePrevious(block)) continue;
     problems.push({
       severity: "damage",
@@ -133,15 +177,16 @@ async function checkCopies(device: BlockDevice, problems: Problem[]): Promise<vo
       length: half.length,
     });
   }
+  return problems;
 }
 
 function noteGaps(scan: Scan, problems: Problem[]): void {
-  const { geometry, damageAcceptedThrough, backingBytes } = scan.superblock;
+  const { geometry, backingBytes } = scan.superblock;
   for (const gap of scan.walk.gaps) {
     const which = gap.firstSequence === gap.lastSequence
       ? `record ${gap.firstSequence} is`
       : `records ${gap.firstSequence} to ${gap.lastSequence} are`;
-    const accepted = gap.lastSequence <= damageAcceptedThrough ? " (accepted before)" : "";
+    const accepted = scan.versions.unrecorded.any ? "" : " (accepted before)";
     problems.push({
       severity: gap.lost && !accepted ? "loss" : "damage",
       what: gap.lost

@@ -10,8 +10,9 @@ import type { Extent } from "./volume.ts";
 
 /** A run of blocks that the backing lacks. */
 export interface LoggedExtent {
-  /** Bytes. */
+  /** Where it begins in the volume, in bytes; a multiple of 4096. */
   offset: number;
+  /** Bytes. */
   length: number;
   /** Reads as zeroes. */
   zero: boolean;

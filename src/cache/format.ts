@@ -35,25 +35,56 @@ export interface FormatOptions {
   segmentSize?: number;
   /** Overwrites whatever the cache device holds. */
   force?: boolean;
+  /** Time for the superblock; the machine's clock by default. */
   clock?: Clock;
+  /** Makes the uuid; the machine's cryptographic source by default. */
   random?: RandomSource;
-  /** Bytes done, and bytes in all. */
+  /** Progress of reserving the cache's space: bytes done, and bytes in all. */
   onProgress?: (done: number, total: number) => void;
 }
 
 /** What was made. */
 export interface FormatReport {
+  /** Names the cache from now on. */
   uuid: string;
+  /** The size of the cache device in bytes. */
   cacheBytes: number;
+  /** Bytes of one segment of the log. */
   segmentBytes: number;
+  /** Segments of the log; about so many times `segmentBytes` can be cached. */
   segments: number;
+  /** The size of the backing device in bytes. */
   backingBytes: number;
 }
 
 /**
- * Makes a new, empty cache for a backing device.
+ * Makes a new, empty cache for a backing device, durably, with all of its space reserved.
  *
- * @throws `RefusedError` when the cache device holds something, is in use or is the backing; `UsageError` for sizes
+ * **It destroys what the cache device holds**, but refuses to when its first MiB is not all zeroes, unless `force` is
+ * given. The backing device is only read: it may hold data, which the cache will serve. Cache and backing belong together
+ * from now on; one cache device serves one backing device.
+ *
+ * Paths are opened and closed again; devices of your own stay open. A cache file that was made and could not be finished
+ * is removed again.
+ *
+ * @throws {RefusedError} when the cache device holds something, is in use, or is the backing device itself
+ * @throws {UsageError} for sizes that cannot be, and when there is no such file and no `cacheSize`
+ * @throws {DeviceError} when a device fails, or the filesystem has no room
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { formatCache } from "../../mod.ts";
+ * const directory = await Deno.makeTempDir();
+ * await Deno.writeFile(`${directory}/disk.img`, new Uint8Array(1024 * 1024));
+ *
+ * const made = await formatCache({
+ *   cache: `${directory}/cache.nbb`,
+ *   cacheSize: 8 * 1024 * 1024, // makes the file
+ *   backing: `${directory}/disk.img`,
+ * });
+ * assert(made.backingBytes === 1024 * 1024 && made.segmentBytes === 512 * 1024);
+ * await Deno.remove(directory, { recursive: true });
+ * ```
  */
 export async function formatCache(options: FormatOptions): Promise<FormatReport> {
   const segmentBlocks = options.segmentSize === undefined
@@ -106,7 +137,6 @@ export async function formatDevices(
     tail: start,
     durableMark: 0,
     head: start,
-    damageAcceptedThrough: 0,
     createdMs: now,
     closedMs: now,
     backingBytes: backing.sizeBytes,

@@ -22,49 +22,100 @@ export interface InspectOptions {
 
 /** A record, as its header tells. */
 export interface InspectedRecord {
+  /** Its number; each record's is one more than the one before it. */
   sequence: number;
-  /** Byte offset on the cache device. */
+  /** Bytes from the start of the cache device to its header. */
   offset: number;
+  /** The number of the opening of the cache during which it was written. */
   epoch: number;
+  /** When it was closed for writing: ISO 8601, UTC, by the clock of the machine that wrote it. */
   sealedAt: string;
+  /** The highest sequence that was known to be durable when it was written. */
   durableMark: number;
   /** A flush ended with this record. */
   flushPoint: boolean;
+  /** Blocks of 4096 bytes that it holds, whole or in part; they follow its header. */
   dataBlocks: number;
+  /** Ranges that read as zeroes and stay allocated. */
   zeroRanges: number;
+  /** Ranges that read as zeroes and may be given back to the backing device. */
   trimRanges: number;
+  /** Ranges that are lost and read as EIO. */
   poisonedRanges: number;
 }
 
-/** What a cache device holds. */
+/** What a cache device holds, as an opening now would find it. Blocks are 4096 bytes. */
 export interface InspectReport {
+  /** What sort of cache it is. */
   format: "nbdboost";
+  /** The version of the format on the device. */
   version: number;
+  /** Names this cache; made anew at each format. */
   uuid: string;
+  /** It was closed in order: the end of the log is known and nothing after it counts. */
   clean: boolean;
+  /** How often its superblocks were written. */
   generation: number;
+  /** How often it was opened for writing. */
   epoch: number;
+  /** When it was formatted: ISO 8601, UTC. */
   createdAt: string;
+  /** When it was closed, null when it was not closed in order: ISO 8601, UTC. */
   closedAt: string | null;
+  /** The size of the cache device in bytes, as formatted. */
   cacheBytes: number;
+  /** Bytes of one segment of the log. */
   segmentBytes: number;
+  /** Segments of the log. */
   segments: number;
+  /** Bytes from the start of the cache device to the log. */
   logOffset: number;
+  /** The backing device that it belongs to: its kind, its stable name and its size in bytes. */
   backing: { kind: string; id: string; sizeBytes: number };
+  /** The sequence of the oldest record that is still needed. */
   tailSequence: number;
+  /** The sequence that the next record gets. */
   headSequence: number;
+  /** The highest sequence known to be durable; what follows it was written and never flushed. */
   durableMark: number;
+  /** Records from the tail to the head. */
   records: number;
+  /** Blocks whose newest content the backing device lacks. */
   dirtyBlocks: number;
+  /** Blocks that read as zeroes, which the backing device does not know yet. */
   zeroBlocks: number;
+  /** Blocks of which no good version is left: they read as EIO until they are written again. */
   lostBlocks: number;
+  /** Records past the durable mark that are not whole, or follow one that is not: a torn end, which is no damage. */
   droppedRecords: number;
   /** Sentences about what is not as it should be; `check` tells more. */
   problems: string[];
+  /** The records from tail to head, when they were asked for. */
   recordList?: InspectedRecord[];
 }
 
-/** Looks at a cache device. Throws `RefusedError` when it is none. */
+/**
+ * Tells what is on a cache device, and changes nothing. It reads superblocks and record headers, and data only past the
+ * durable mark: {@linkcode checkCache} verifies everything.
+ *
+ * A path is opened, which waits for nobody: a cache that is being served is refused. A device of your own must not be
+ * in use by a cache meanwhile; it stays open.
+ *
+ * @throws {RefusedError} when it is no cache of nbdboost, of a newer format, or in use
+ * @throws {UsageError} when there is no such file or device
+ * @throws {DeviceError} when the device cannot be read
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { formatCache, inspectCache, MemoryDevice } from "../../mod.ts";
+ * const [fast, slow] = [new MemoryDevice(16 * 1024 * 1024), new MemoryDevice(64 * 1024 * 1024)];
+ * const { uuid } = await formatCache({ cache: fast, backing: slow });
+ *
+ * const found = await inspectCache({ cache: fast, records: true });
+ * assert(found.uuid === uuid && found.clean && found.dirtyBlocks === 0);
+ * assert(found.backing.sizeBytes === slow.sizeBytes && found.recordList?.length === 0);
+ * ```
+ */
 export async function inspectCache(options: InspectOptions): Promise<InspectReport> {
   const device = await openTarget(options.cache, false);
   try {

@@ -22,9 +22,9 @@ import type { Superblock } from "../log/superblock.ts";
 import { SuperblockStore } from "../log/superblock_store.ts";
 import { LogWriter } from "../log/writer.ts";
 import { type RandomSource, systemRandom } from "../random.ts";
-import { blockBytes, fullMask, mib } from "../units.ts";
+import { blockBytes, mib } from "../units.ts";
 import { Kernels } from "../wasm/kernels.ts";
-import { Cache } from "./cache.ts";
+import { type Cache, cacheSeam } from "./cache.ts";
 import type { Core } from "./core.ts";
 import { RangeLocks } from "./locks.ts";
 import { checkPair, readSuperblocks, withPair } from "./pair.ts";
@@ -49,13 +49,22 @@ export interface CacheOptions {
   acceptDamage?: boolean;
   /** Opens although the backing is another device, or was changed since the last clean close. */
   acceptChangedBacking?: boolean;
+  /** Settings that differ from the usual ones. */
   tunables?: Partial<Tunables>;
+  /** Time and timers; the machine's clock by default. */
   clock?: Clock;
+  /** Makes the random part of the epoch; the machine's cryptographic source by default. */
   random?: RandomSource;
-  /** Gets one sentence for everything that people must know. */
+  /** Gets one sentence for everything that people must know; by default nobody does. */
   warn?: (message: string) => void;
   /** Progress of recovery: segments read, and segments in all. */
   onProgress?: (done: number, total: number) => void;
+}
+
+/** What only the simulator sets, so that small worlds reach every state. */
+export interface EngineOptions extends CacheOptions {
+  /** Segments that RAM holds. */
+  bufferCount?: number;
 }
 
 /** What opening found. */
@@ -68,7 +77,9 @@ export interface RecoveryReport {
   kept: number;
   /** Records past the durable mark that were not whole, or followed one that was not, and were dropped. */
   dropped: number;
+  /** Blocks (4096 bytes) whose newest content the backing device lacks. */
   dirtyBlocks: number;
+  /** Blocks that read as zeroes, which the backing device does not know yet. */
   zeroBlocks: number;
   /** Blocks of which no good version is left. */
   lostBlocks: number;
@@ -79,25 +90,51 @@ export interface RecoveryReport {
 }
 
 /**
- * Opens a cache in front of its backing device and recovers it.
+ * Opens a cache in front of its backing device, and recovers it first: everything that was flushed before the last crash is
+ * there, durably, when this resolves. `recovery` of the result tells what was found.
  *
- * @throws `RefusedError` when the two do not belong together, are in use, or are not what they were
+ * Paths are opened and locked. Devices of your own belong to the cache from this call on: it closes them when it is closed,
+ * and also when this fails. Unless `readOnly` is given both must be writable.
+ *
+ * Damage does not make it fail: without `acceptDamage` the cache is read-only then, and nothing was written.
+ *
+ * @throws {RefusedError} when the two do not belong together, are in use, or are not what they were
+ * @throws {UsageError} when there is no such file or device
+ * @throws {DeviceError} when a device fails
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { formatCache, openCache } from "../../mod.ts";
+ * const directory = await Deno.makeTempDir();
+ * const pair = { cache: `${directory}/cache.nbb`, backing: `${directory}/disk.img` };
+ * await Deno.writeFile(pair.backing, new Uint8Array(1024 * 1024));
+ * await formatCache({ ...pair, cacheSize: 8 * 1024 * 1024 });
+ *
+ * const cache = await openCache({ ...pair, tunables: { writeback: "off" }, warn: console.warn });
+ * await cache.write(4096, new Uint8Array(4096).fill(7));
+ * await cache.close();
+ *
+ * const again = await openCache(pair);
+ * assert(again.recovery.clean && again.recovery.dirtyBlocks === 1);
+ * await again.close();
+ * await Deno.remove(directory, { recursive: true });
+ * ```
  */
 export async function openCache(options: CacheOptions): Promise<Cache> {
   const write = !(options.readOnly ?? false);
   return await withPair(options, write, (device, backing) => open(options, device, backing));
 }
 
-async function open(options: CacheOptions, device: BlockDevice, backing: BlockDevice): Promise<Cache> {
+async function open(options: EngineOptions, device: BlockDevice, backing: BlockDevice): Promise<Cache> {
   const { superblock, copy, problems } = await readSuperblocks(device);
   const warn = options.warn ?? (() => {});
   for (const problem of problems) warn(`${device.name}: ${problem.message}; the other copy is used`);
   await checkPair(superblock, device, backing, options.acceptChangedBacking ?? false);
   const { geometry } = superblock;
   const segments = new Segments(geometry.segmentCount, geometry.segmentBlocks);
-  const bufferCount = Math.max(
-    bufferCountMin,
-    Math.floor(bufferBytes / (geometry.segmentBlocks * blockBytes)),
+  const bufferCount = options.bufferCount ?? Math.min(
+    geometry.segmentCount,
+    Math.max(bufferCountMin, Math.floor(bufferBytes / (geometry.segmentBlocks * blockBytes))),
   );
   const backingBlocks = backingBlocksOf(backing.sizeBytes);
   const kernels = Kernels.create({
@@ -105,7 +142,7 @@ async function open(options: CacheOptions, device: BlockDevice, backing: BlockDe
     backingBlocks,
     segmentBlocks: geometry.segmentBlocks,
     bufferCount,
-    stagingBlocks: writebackBatchMax,
+    stagingBlocks: Math.min(writebackBatchMax, geometry.slotCount),
   });
   const versions = new Versions(kernels, segments, backingBlocks);
   const checkpoint = await readCheckpoint(device, superblock);
@@ -138,11 +175,13 @@ async function open(options: CacheOptions, device: BlockDevice, backing: BlockDe
     tunables: { ...defaultTunables, ...options.tunables },
     statistics: new Statistics(),
     warn,
-    onRot: (block: number, slot: number, why: string) => cache?.lose(block, slot, why),
+    onRot(block: number, slot: number, why: string) {
+      if (cache) cacheSeam.lose(cache, block, slot, why);
+    },
   };
   if (readOnly) {
     core = { ...shared, writer: undefined };
-    return cache = new Cache({ core, superblock, store: undefined, recovery });
+    return cache = cacheSeam.make({ core, superblock, store: undefined, recovery });
   }
   const epoch = newEpoch(superblock.epoch, walk.head.sequence, options.random ?? systemRandom);
   const writer = new LogWriter({
@@ -162,8 +201,17 @@ async function open(options: CacheOptions, device: BlockDevice, backing: BlockDe
   const store = new SuperblockStore(device, writer, superblock, copy);
   await beginEpoch({ device, backing, store, walk, epoch, geometry });
   core = { ...shared, writer };
-  cache = new Cache({ core, superblock: store.current, store, recovery });
-  if (recovery.damaged) await cache.persistLosses();
+  // The tail passes no gap before all that was lost in it is written down as lost.
+  const held = walk.gaps.filter((gap) => gap.lost).map((gap) => segments.of(gap.slot));
+  for (const segment of held) segments.live[segment]!++;
+  cache = cacheSeam.make({ core, superblock: store.current, store, recovery });
+  try {
+    if (recovery.damaged) await cacheSeam.persistLosses(cache);
+  } catch (error) {
+    await cache.close().catch(() => {});
+    throw error;
+  }
+  for (const segment of held) segments.live[segment]!--;
   return cache;
 }
 
@@ -181,11 +229,11 @@ export async function replayLog(
     placed(slot, sequence, chain) {
       const segment = segments.of(slot);
       if (slot % segments.blocks === 0 || segments.firstSequence[segment] === 0) {
-        segments.begin(segment, sequence, chain);
+        segments.begin(slot, sequence, chain);
       } else segments.lastSequence[segment] = sequence;
     },
     apply: (entries, slot, sequence) => versions.replay(entries, slot, sequence, isDirty),
-    loseAll: (sequence) => versions.losePart(0, versions.backingBlocks, fullMask, sequence),
+    loseAll: (sequence) => versions.loseAll(sequence),
     progress: (done) => onProgress?.(done, segments.count),
   });
   // Records that were placed and then dropped are not there.
@@ -206,7 +254,7 @@ function report(superblock: Superblock, versions: Versions, walk: Walk): Recover
     zeroBlocks: kernels.zeroDirty.count,
     lostBlocks: poison.blocks,
     gaps: walk.gaps,
-    damaged: walk.gaps.some((gap) => gap.lost && gap.lastSequence > superblock.damageAcceptedThrough),
+    damaged: versions.unrecorded.any,
   };
 }
 
@@ -248,12 +296,9 @@ async function beginEpoch(options: {
   }
   await device.sync();
   await backing.sync();
-  const lost = walk.gaps.filter((gap) => gap.lost).map((gap) => gap.lastSequence);
-  const accepted = Math.max(store.current.damageAcceptedThrough, ...lost);
   await store.write({
     clean: false,
     epoch,
-    damageAcceptedThrough: accepted,
     backingBytes: backing.sizeBytes,
     backing: await backing.identity(),
   });

@@ -9,7 +9,7 @@
 
 import type { BlockDevice, DeviceIdentity } from "../device/block_device.ts";
 import { openDevice } from "../device/open.ts";
-import { RefusedError } from "../errors.ts";
+import { DeviceError, RefusedError } from "../errors.ts";
 import { superblockBytes, superblockOffsets } from "../log/layout.ts";
 import {
   chooseSuperblock,
@@ -62,11 +62,25 @@ export async function readSuperblocks(
     );
   }
   for (const [copy, offset] of superblockOffsets.entries()) {
-    const bytes = new Uint8Array(superblockBytes);
-    await device.read(offset, bytes);
-    copies.push(decodeSuperblock(bytes, copy));
+    copies.push(await readSuperblock(device, offset, copy));
   }
   return chooseSuperblock(copies, device.name, device.sizeBytes);
+}
+
+/** A copy that the device cannot read is one that cannot be used, no more. */
+async function readSuperblock(
+  device: BlockDevice,
+  offset: number,
+  copy: number,
+): Promise<Superblock | SuperblockProblem> {
+  const bytes = new Uint8Array(superblockBytes);
+  try {
+    await device.read(offset, bytes);
+  } catch (error) {
+    if (!(error instanceof DeviceError) || error.code !== "EIO") throw error;
+    return { problem: "torn", message: `superblock ${copy} cannot be read (${error.message})` };
+  }
+  return decodeSuperblock(bytes, copy);
 }
 
 /** Throws `RefusedError` when `backing` is not the device that this cache was formatted for. */

@@ -227,8 +227,8 @@ export class Reads {
   ): Promise<void> {
     const { versions, kernels, backing } = this.#core;
     const current = kernels.indexGet(block) === slot;
-    if (current && !versions.isLive(block) && kernels.masks[slot] === fullMask) {
-      // Clean: the backing has the same content, durably.
+    if (current && !versions.isLive(block)) {
+      // Clean: the backing has the same content, durably, and all other sectors besides.
       kernels.indexRemove(block);
       bytes.fill(0);
       return await backing.read(block * blockBytes, bytes.subarray(0, blockLength(this.#core, block)));

@@ -28,7 +28,9 @@ export interface RecoverOptions {
   acceptLoss?: boolean;
   /** Leaves the backing device alone and writes a full copy, brought up to date, to this new file. */
   output?: string;
+  /** Gets one sentence for everything that people must know. */
   warn?: (message: string) => void;
+  /** Progress of each step in turn, done and in all: of checking, then blocks written back or bytes copied. */
   onProgress?: (done: number, total: number) => void;
 }
 
@@ -36,18 +38,50 @@ export interface RecoverOptions {
 export interface RecoverReport {
   /** What was written: the backing device, a copy, or nothing (`dryRun`). */
   wrote: "backing" | "copy" | "nothing";
+  /** The path or name of the backing device, or of the copy. */
   target: string;
+  /** Records of the log that counted. */
   records: number;
+  /** Blocks (4096 bytes) that the backing device lacked. */
   dirtyBlocks: number;
+  /** Blocks that read as zeroes, which the backing device did not know. */
   zeroBlocks: number;
+  /** Records past the durable mark that were not whole: a torn end, which loses nothing that was flushed. */
   droppedRecords: number;
+  /** Blocks of which no good version is left. */
   lostBlocks: number;
   /** Bytes of the volume that are lost; there the target keeps what the backing device held. */
   lostRanges: { offset: number; length: number }[];
 }
 
 /**
- * Recovers. Throws `DamageError`, with nothing changed, when something is lost and `acceptLoss` was not given.
+ * Carries everything that a cache holds to its backing device, which is complete by itself afterwards, or to a copy of it.
+ * Everything that is needed is verified before anything is written.
+ *
+ * With `output` neither device is written to. Without, the cache is opened as by {@linkcode openCache}, drained and closed;
+ * it is clean and empty then and can be used on. Unless `dryRun` is given, devices of your own are closed as well.
+ *
+ * @throws {DamageError} with nothing changed, when something is lost and `acceptLoss` was not given
+ * @throws {RefusedError} when the two do not belong together, are in use, or are not what they were
+ * @throws {UsageError} when there is no such file or device
+ * @throws {DeviceError} when a device fails; what is not written back yet stays in the cache
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { formatCache, openCache, recoverCache } from "../../mod.ts";
+ * const directory = await Deno.makeTempDir();
+ * const pair = { cache: `${directory}/cache.nbb`, backing: `${directory}/disk.img` };
+ * await Deno.writeFile(pair.backing, new Uint8Array(1024 * 1024));
+ * await formatCache({ ...pair, cacheSize: 8 * 1024 * 1024 });
+ * const cache = await openCache({ ...pair, tunables: { writeback: "off" } });
+ * await cache.write(4096, new Uint8Array(4096).fill(7));
+ * await cache.close(); // in the cache only
+ *
+ * const { wrote, dirtyBlocks } = await recoverCache(pair);
+ * assert(wrote === "backing" && dirtyBlocks === 1);
+ * assert((await Deno.readFile(pair.backing))[4096] === 7);
+ * await Deno.remove(directory, { recursive: true });
+ * ```
  */
 export async function recoverCache(options: RecoverOptions): Promise<RecoverReport> {
   const checked = await checkCache({

@@ -14,7 +14,6 @@ import { LogReader } from "../log/reader.ts";
 import { type Walk, walkLog } from "../log/recovery.ts";
 import { Segments } from "../log/segments.ts";
 import type { Superblock, SuperblockProblem } from "../log/superblock.ts";
-import { fullMask } from "../units.ts";
 import { Kernels } from "../wasm/kernels.ts";
 import { readSuperblocks } from "./pair.ts";
 import { Versions } from "./versions.ts";
@@ -66,7 +65,7 @@ export async function scanCache(
       versions.replay(entries, slot, sequence, isDirty);
       records.push({ slot, sequence, dataCount: countData(entries), rebuilt });
     },
-    loseAll: (sequence) => versions.losePart(0, backingBlocks, fullMask, sequence),
+    loseAll: (sequence) => versions.loseAll(sequence),
     progress: (done) => onProgress?.(Math.min(done, geometry.segmentCount), geometry.segmentCount),
   });
   return {

@@ -55,5 +55,7 @@ export class Statistics {
   writebackBytes = 0;
   writebackRequests = 0;
   backingSyncs = 0;
+  /** Losses that no record in the log tells of yet. */
+  unrecordedLosses = 0;
   readonly flushLatency: Latency = new Latency();
 }

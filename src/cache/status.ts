@@ -13,50 +13,106 @@ import type { Core } from "./core.ts";
 import type { Tail } from "./tail.ts";
 import type { WriteBack } from "./writeback.ts";
 
-/** The states of a cache. `degraded`: serving, but the backing fails or blocks are lost. */
+/**
+ * The states of a cache.
+ *
+ * - `serving`: all is well
+ * - `read-only`: it was opened so, or damage was found and not accepted
+ * - `degraded`: it serves, but the backing device fails or blocks are lost
+ * - `poisoned`: the log cannot be written any more; writes and flushes fail with EIO until it is opened again
+ * - `draining`: everything is being written back, because `drain` was called
+ * - `stopping`: it is closing, or closed
+ */
 export type CacheState = "serving" | "read-only" | "degraded" | "poisoned" | "draining" | "stopping";
 
-/** A latency in microseconds. */
+/** A latency in microseconds since the cache was opened; all 0 when nothing was measured. */
 export interface LatencySummary {
+  /** Half of all took at most so long, rounded up to the bucket's end (two buckets an octave). */
   p50: number;
+  /** 99 of 100 took at most so long, rounded up likewise. */
   p99: number;
+  /** The longest. */
   max: number;
 }
 
-/** What `Cache.status()` returns; units are in the names. */
+/**
+ * What `Cache.status()` returns: plain data that JSON can carry. Units are in the names, blocks are 4096 bytes, and counts
+ * start at 0 when the cache is opened.
+ */
 export interface CacheStatus {
+  /** The version of nbdboost. */
   version: string;
+  /** The uuid of the cache. */
   uuid: string;
+  /** What it is up to. */
   state: CacheState;
+  /** Since it was opened. */
   uptimeSeconds: number;
-  backing: { target: string; sizeBytes: number };
-  cache: {
-    path: string;
+  /** The backing device. */
+  backing: {
+    /** Its name: a path. */
+    target: string;
+    /** Its size, which is the volume's. */
     sizeBytes: number;
+  };
+  /** The cache device and what it holds. */
+  cache: {
+    /** Its name: a path. */
+    path: string;
+    /** Its size. */
+    sizeBytes: number;
+    /** Bytes of one segment of the log. */
     segmentBytes: number;
+    /** Segments of the log. */
     segments: number;
+    /** Segments that hold nothing that is needed; 0 when the cache is read-only. */
     freeSegments: number;
+    /** Blocks that reads find in the log. */
     cachedBlocks: number;
+    /** Of these, those whose content the backing device lacks. */
     dirtyBlocks: number;
+    /** Blocks that read as zeroes, which the backing device does not know yet. */
     zeroBlocks: number;
+    /** Blocks of which no good version is left. */
     lostBlocks: number;
+    /** The sequence of the record that is open, or comes next. */
     headSequence: number;
+    /** The sequence of the oldest record that is needed. */
     tailSequence: number;
+    /** The highest sequence that is durable. */
     durableSequence: number;
+    /** RAM for the index, for what is on its way to the log and for write-back; fixed when the cache is opened. */
     ramBytes: number;
   };
+  /** Requests, and how many of them failed. */
   requests: { read: number; write: number; flush: number; trim: number; zero: number; error: number };
+  /** Bytes that clients read and wrote, that went to the log, and that went to the backing device. */
   bytes: { read: number; written: number; log: number; writeback: number };
+  /**
+   * Blocks that reads found in RAM or log, those for which they asked the backing device, those overwritten before they
+   * reached the log, and those written back.
+   */
   blocks: { readHit: number; readMiss: number; overwritten: number; writtenBack: number };
+  /** Records written, device writes and syncs for them, and how many flushes one sync served on average. */
   log: { records: number; writes: number; syncs: number; flushesPerSync: number };
+  /** What carries dirty blocks to the backing device. */
   writeback: {
+    /** The tunable: `auto`, `on` or `off`. */
     mode: string;
+    /** It is at work just now. */
     active: boolean;
+    /** Writes and zero requests to the backing device. */
     requests: number;
+    /** How many blocks one request carried on average. */
     blocksPerRequest: number;
+    /** The last failure, null when all went well since. */
     lastError: string | null;
   };
-  latencyMicros: { flush: LatencySummary };
+  /** How long calls took. */
+  latencyMicros: {
+    /** Flushes, until they were durable. */
+    flush: LatencySummary;
+  };
 }
 
 /** Puts the status together. */

@@ -14,6 +14,7 @@ import type { LiveRange } from "../log/segments.ts";
 import type { LogPosition } from "../log/superblock.ts";
 import type { SuperblockStore } from "../log/superblock_store.ts";
 import type { LogWriter } from "../log/writer.ts";
+import { fullMask } from "../units.ts";
 import type { Core } from "./core.ts";
 import type { Reads } from "./reads.ts";
 import type { Room } from "./room.ts";
@@ -68,7 +69,10 @@ export class Tail {
     }
     let position: LogPosition;
     if (segment !== this.#writer.headSegment) position = this.#firstOf(segment);
-    else if (toHead && (await this.#settle(segment)) && this.#isEmptyUpToHead()) position = this.#writer.head;
+    // An entry that says what is lost is moved along to the head, which therefore is never empty with it.
+    else if (
+      toHead && !versions.poison.any && (await this.#settle(segment)) && this.#isEmptyUpToHead()
+    ) position = this.#writer.head;
     else if (segments.firstSequence[segment]! > 0 && segment !== start) position = this.#firstOf(segment);
     else return false;
     if (position.sequence <= this.#store.current.tail.sequence) return false;
@@ -92,7 +96,7 @@ export class Tail {
   #firstOf(segment: number): LogPosition {
     const { segments } = this.#core;
     return {
-      slot: segment * segments.blocks,
+      slot: segments.firstSlot[segment]!,
       sequence: segments.firstSequence[segment]!,
       chain: segments.firstChain[segment]!,
     };
@@ -158,10 +162,7 @@ export class Tail {
       }
     }
     segments.poisoned.delete(segment);
-    segments.supersede(
-      segment,
-      Math.max(versions.rangeSupersededBy, this.#writer.openSequence - (this.#writer.openHasEntries ? 0 : 1)),
-    );
+    segments.supersede(segment, Math.max(versions.rangeSupersededBy, this.#writer.lastPutSequence));
   }
 
   /** Appends a poisoned entry: the sectors of `mask` in [start, end) are lost. */
@@ -188,6 +189,42 @@ export class Tail {
       kernels.bytes.set(bytes, this.#writer.pointerOf(target));
       versions.putData(block, target, mask, this.#writer.openSequence);
     });
+  }
+
+  /** Re-appends at the head the zero-dirty rest of the tail segment's ranges, which cannot be zeroed where they are. */
+  async relocateRanges(): Promise<void> {
+    const { segments, versions, kernels } = this.#core;
+    const segment = this.#segment;
+    if (segment === this.#writer.headSegment) return;
+    for (const range of segments.ranges.get(segment) ?? []) {
+      for (let start = kernels.zeroDirty.next(range.start, range.end); start >= 0;) {
+        let end = kernels.zeroDirty.nextClear(start, range.end);
+        if (end < 0) end = range.end;
+        const keep = versions.provisioned.has(start);
+        const limit = keep
+          ? versions.provisioned.nextAbsent(start, end)
+          : versions.provisioned.next(start, end);
+        if (limit >= 0) end = limit;
+        await this.#room.take("engine", () => {
+          if (kernels.zeroDirty.nextClear(start, end) >= 0) return;
+          const headerSlot = this.#writer.putRange(
+            keep ? entryKind.zero : entryKind.trim,
+            start,
+            end - start,
+            fullMask,
+          );
+          versions.putZeroes({ start, end, headerSlot }, keep, this.#writer.openSequence);
+        });
+        start = kernels.zeroDirty.next(end, range.end);
+      }
+    }
+    // What is zeroed but not synced keeps a range here; the rest lives at the head now.
+    const left = (segments.ranges.get(segment) ?? []).filter(({ start, end }) =>
+      kernels.written.any(start, end) || kernels.syncing.any(start, end)
+    );
+    if (left.length === 0) segments.ranges.delete(segment);
+    else segments.ranges.set(segment, left);
+    segments.supersede(segment, Math.max(versions.rangeSupersededBy, this.#writer.lastPutSequence));
   }
 
   /** Dirty blocks whose newest version lies in the tail's segment. */

@@ -8,13 +8,19 @@ import { UsageError } from "../errors.ts";
 
 /** The settings, by the names that the command line spells with underscores. */
 export interface Tunables {
-  /** `auto`: when idle or when the log fills; `on`: whenever something is dirty; `off`: only when space is needed. */
+  /**
+   * `auto`: when idle or when the log fills; `on`: whenever something is dirty; `off`: only when space is needed, or
+   * `drain` asks. By default `auto`.
+   */
   writeback: "auto" | "on" | "off";
-  /** Most blocks of one write-back batch. */
+  /** Most blocks (4096 bytes) of one write-back batch: 1 to 1024, by default 1024. */
   writebackBatch: number;
-  /** Seconds between flushes that the engine does by itself; 0 for none. */
+  /** Seconds between flushes that the engine does by itself: 1 to 3600, 0 for none, by default 0. */
   flushInterval: number;
-  /** Seconds for which a write waits for a full log while nothing is written back, before it fails with EIO. */
+  /**
+   * Seconds for which a write waits for a full log while nothing is written back, before it fails with EIO: 1 to 86400,
+   * by default 30.
+   */
   fullTimeout: number;
 }
 

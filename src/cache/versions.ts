@@ -30,6 +30,8 @@ export class Versions {
   readonly segments: Segments;
   readonly backingBlocks: number;
   readonly poison: Poison;
+  /** What the replay found lost and no poisoned entry in the log says: it would be forgotten with the gap. */
+  readonly unrecorded: Poison;
   /** Zero-dirty blocks that must stay provisioned on the backing (NBD's NO_HOLE). */
   readonly provisioned: BlockSet;
   /** Highest sequence that superseded a zeroed block, or healed a poisoned one. */
@@ -44,6 +46,7 @@ export class Versions {
     this.segments = segments;
     this.backingBlocks = backingBlocks;
     this.poison = new Poison(backingBlocks);
+    this.unrecorded = new Poison(backingBlocks);
     this.provisioned = new BlockSet(backingBlocks);
   }
 
@@ -60,6 +63,12 @@ export class Versions {
     return zeroDirty.test(block) || written.test(block) || syncing.test(block);
   }
 
+  /** Heals the sectors of `mask`; tells whether any of them had been lost. */
+  heal(block: number, mask: number): boolean {
+    if (this.unrecorded.any) this.unrecorded.heal(block, mask);
+    return this.poison.heal(block, mask);
+  }
+
   /** Makes `slot` the newest version. `dirty` is false only when a checkpoint knows that it was written back. */
   putData(block: number, slot: number, mask: number, sequence: number, dirty = true): void {
     const { kernels, segments } = this;
@@ -72,7 +81,7 @@ export class Versions {
       kernels.zeroDirty.clear(block);
       this.rangeSupersededBy = sequence;
     }
-    if (this.poison.any && this.poison.heal(block, mask)) this.rangeSupersededBy = sequence;
+    if (this.poison.any && this.heal(block, mask)) this.rangeSupersededBy = sequence;
     kernels.masks[slot] = mask;
     if (dirty) {
       kernels.dirty.set(block);
@@ -91,6 +100,7 @@ export class Versions {
     const { start, end } = range;
     this.#forget(start, end, sequence);
     if (this.poison.any && this.poison.healRange(start, end)) this.rangeSupersededBy = sequence;
+    if (this.unrecorded.any) this.unrecorded.healRange(start, end);
     if (!dirty) {
       kernels.zeroDirty.clearRange(start, end);
       return;
@@ -107,7 +117,14 @@ export class Versions {
   putPoison(range: { start: number; end: number; headerSlot: number }, mask: number, sequence: number): void {
     const { segments } = this;
     this.losePart(range.start, range.end, mask, sequence);
+    this.unrecorded.healRange(range.start, range.end);
     segments.addRange(segments.poisoned, segments.of(range.headerSlot), { ...range });
+  }
+
+  /** Declares everything lost that no later record holds: records are missing, and nobody knows what they held. */
+  loseAll(sequence: number): void {
+    this.losePart(0, this.backingBlocks, fullMask, sequence);
+    this.unrecorded.addRange(0, this.backingBlocks);
   }
 
   /** As {@linkcode putPoison}, without an entry in the log that says so. */

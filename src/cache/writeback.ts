@@ -34,6 +34,8 @@ const busyShare = 0.4;
 /** First and longest wait after a failed backing operation. */
 const retryMsMin = 100;
 const retryMsMax = 30_000;
+/** A failure that lasts is told of so often. */
+const warnMs = 10_000;
 /** A block that failed so often while others succeed is moved out of the tail's way. */
 const failuresMax = 3;
 
@@ -55,6 +57,9 @@ export class WriteBack {
   readonly #loader: BatchLoader;
   /** Blocks that failed on the backing, and how often. */
   readonly #failures = new Map<number, number>();
+  #warnAfterMs = 0;
+  /** Zeroing failed so often in a row. */
+  #zeroFailures = 0;
   #cursor = 0;
   #stopping = false;
   #draining = 0;
@@ -110,6 +115,8 @@ export class WriteBack {
           this.#core.kernels.syncing.count === 0
         ) {
           if (!this.#writer.openHasEntries && this.#tail.sequence > this.#writer.sealedSequence) return;
+          // What is lost must stay in the log, so the tail cannot come to the head.
+          if (this.#core.versions.poison.any) return;
         }
         await this.#nextPass();
       }
@@ -141,7 +148,9 @@ export class WriteBack {
         const worked = await this.pass(this.#draining > 0 || this.#spaceNeeded);
         this.state.retryMs = 0;
         for (const waiter of waiters) waiter.resolve();
-        if (!worked) await this.#rest(this.#spaceNeeded ? spaceMs : idleMs);
+        // Whoever asked during the pass found nobody to wake.
+        const asked = this.#stopping || this.#passWaiters.length > 0;
+        if (!worked && !asked) await this.#rest(this.#spaceNeeded ? spaceMs : idleMs);
       } catch (error) {
         if (!(error instanceof NbdboostError)) this.#writer.fail(error);
         this.#failed(error);
@@ -158,8 +167,10 @@ export class WriteBack {
 
   #failed(error: unknown): void {
     const message = error instanceof Error ? error.message : String(error);
-    if (this.state.lastError !== message) {
+    const now = this.#core.clock.monotonicMs();
+    if (now >= this.#warnAfterMs) {
       this.#core.warn(`Write-back failed and will be tried again: ${message}`);
+      this.#warnAfterMs = now + warnMs;
     }
     this.state.lastError = message;
     this.state.retryMs = Math.min(retryMsMax, Math.max(retryMsMin, this.state.retryMs * 2));
@@ -206,19 +217,22 @@ export class WriteBack {
       batch = this.#loader.collect(this.#cursor, limit, this.#failures);
     }
     let worked = batch.count > 0;
+    // A backing that refuses something is told of at the end: what it took is synced, and the tail moves, all the same.
+    let failure: unknown;
+    const note = (error: unknown) => failure ??= error;
     try {
       if (worked) {
         this.#cursor = batch.blocks[batch.count - 1]! + 1;
         if (this.#cursor >= this.#core.versions.backingBlocks) this.#cursor = 0;
         await this.#loader.load(batch);
-        await this.#writeBatch(batch);
+        await this.#writeBatch(batch).catch(note);
       } else this.#cursor = 0;
     } finally {
       this.#loader.release(batch);
     }
-    worked = (await this.#zeroPass()) || worked;
+    worked = (await this.#zeroPass().catch(note)) === true || worked;
     if (kernels.written.count > 0) await this.#syncBacking();
-    if (eager && this.#failures.size > 0) await this.#relocateFailed();
+    if (eager) await this.#relocateFailed();
     const idle = this.dirtyBlocks === 0;
     const passable = this.#tail.passable();
     if (eager || idle || passable >= Math.max(2, this.#core.geometry.segmentCount >>> 4)) {
@@ -228,14 +242,14 @@ export class WriteBack {
         this.#room.wake();
       }
     }
+    if (failure !== undefined) throw failure;
     return worked;
   }
 
   /** What is still in the open record, or not durable, cannot be written back: seals and syncs if nothing else is left. */
   async #makeWritable(): Promise<void> {
     const writer = this.#writer;
-    const last = writer.openHasEntries ? writer.openSequence : writer.sealedSequence;
-    if (last > writer.durableSequence) await writer.makeDurable(last);
+    if (writer.lastPutSequence > writer.durableSequence) await writer.makeDurable(writer.lastPutSequence);
   }
 
   async #writeBatch(batch: Batch): Promise<void> {
@@ -310,6 +324,7 @@ export class WriteBack {
     const { kernels, versions, backing, statistics } = this.#core;
     const offset = start * 4096;
     const length = Math.min(end * 4096, sizeBytes) - offset;
+    this.#zeroFailures++;
     const newRanges: { start: number; end: number }[] = versions.newRanges = [];
     try {
       await backing.zero(offset, length, { keepAllocated });
@@ -318,6 +333,7 @@ export class WriteBack {
       // Even a failed call may have zeroed something.
       kernels.written.setRange(start, end);
     }
+    this.#zeroFailures = 0;
     statistics.writebackRequests++;
     this.#room.progressMs = this.#core.clock.monotonicMs();
     // A newer version of a block has cleared its bit meanwhile, and a newer range must be applied by itself; the others are
@@ -363,12 +379,14 @@ export class WriteBack {
     syncing.clearRange(0, syncing.length);
   }
 
-  /** Moves blocks that the backing refuses out of the tail's way, as long as it takes others. */
+  /** Moves what the backing refuses out of the tail's way (log-rules.md 12), as long as it is little. */
   async #relocateFailed(): Promise<void> {
-    if (this.#failures.size > this.#core.geometry.segmentBlocks) return;
-    for (const block of [...this.#tail.dirtyInTail()]) {
-      if ((this.#failures.get(block) ?? 0) >= failuresMax) await this.#tail.relocate(block);
+    if (this.#failures.size > 0 && this.#failures.size <= this.#core.geometry.segmentBlocks) {
+      for (const block of [...this.#tail.dirtyInTail()]) {
+        if ((this.#failures.get(block) ?? 0) >= failuresMax) await this.#tail.relocate(block);
+      }
     }
+    if (this.#zeroFailures >= failuresMax) await this.#tail.relocateRanges();
   }
 
   /** The last backing sync before a clean close. */

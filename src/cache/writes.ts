@@ -136,7 +136,7 @@ export class Writes {
         masks[old] = mask;
         this.#writer.widenMask(old, mask);
       }
-      if (versions.poison.any && versions.poison.heal(block, sectors)) {
+      if (versions.poison.any && versions.heal(block, sectors)) {
         versions.rangeSupersededBy = this.#writer.openSequence;
       }
       statistics.overwrittenBlocks++;
@@ -195,8 +195,8 @@ export class Writes {
 
   /** Everything that has been put is durable when this resolves. */
   durable(): Promise<void> {
-    const writer = this.#writer;
-    return writer.makeDurable(writer.openHasEntries ? writer.openSequence : writer.sealedSequence);
+    this.#writer.markFlushPoint();
+    return this.#writer.makeDurable(this.#writer.lastPutSequence);
   }
 
   async #locked(offset: number, length: number, action: () => Promise<void>): Promise<void> {

@@ -7,6 +7,7 @@
  */
 
 import type { BlockDevice } from "../device/block_device.ts";
+import { DeviceError } from "../errors.ts";
 import { blockBytes } from "../units.ts";
 import { crc32c } from "../wasm/crc32c.ts";
 import { type Bytes, crcWithout, getU64, hasMagic, putMagic, putU64, viewOf } from "./codec.ts";
@@ -59,6 +60,21 @@ export async function readCheckpoint(
   superblock: Superblock,
 ): Promise<{ bits: SlotBits | undefined; problem: string | undefined }> {
   if (!superblock.clean) return { bits: undefined, problem: undefined };
+  try {
+    return await readCheckpointOf(device, superblock);
+  } catch (error) {
+    if (!(error instanceof DeviceError) || error.code !== "EIO") throw error;
+    return {
+      bits: undefined,
+      problem: `the checkpoint of the clean close cannot be read (${error.message})`,
+    };
+  }
+}
+
+async function readCheckpointOf(
+  device: BlockDevice,
+  superblock: Superblock,
+): Promise<{ bits: SlotBits | undefined; problem: string | undefined }> {
   const header = new Uint8Array(blockBytes);
   await device.read(checkpointOffset, header);
   const view = viewOf(header);

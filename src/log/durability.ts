@@ -55,6 +55,7 @@ export class Durability {
   readonly #watchers: (() => void)[] = [];
   #completed: Reach;
   #durable: Reach;
+  #line: Promise<void> = Promise.resolve();
   #wanted = 0;
   #running = false;
   #failure: DeviceError | undefined;
@@ -151,8 +152,18 @@ export class Durability {
     }
   }
 
-  /** Syncs the device; what had completed before the call is durable afterwards. */
-  async sync(): Promise<void> {
+  /**
+   * Syncs the device; what had completed before the call is durable afterwards. Syncs are one after the other: of two at
+   * once the system may tell only one that data was lost.
+   */
+  sync(): Promise<void> {
+    const done = this.#line.then(() => this.#syncNow());
+    this.#line = done.catch(() => {});
+    return done;
+  }
+
+  async #syncNow(): Promise<void> {
+    if (this.#failure) throw this.#failure;
     const reach = this.#completed;
     this.syncs++;
     try {

@@ -25,6 +25,8 @@ export const superblockOffsets = [0, 65536] as const;
 export const superblockBytes = 8192;
 /** Byte offset of that copy inside a superblock; laid out as the second half of a record's header. */
 export const superblockPreviousOffset = 4096;
+/** `ownSlot` of that copy: it stands in no record. */
+export const superblockCopySlot = 0xff_ffff_ffff;
 /** Byte offset of the checkpoint region. */
 export const checkpointOffset = 131072;
 
@@ -54,7 +56,6 @@ export const superblockField = {
   headSlot: 152,
   headSequence: 160,
   headChain: 168,
-  damageAcceptedThrough: 176,
   createdMs: 184,
   closedMs: 192,
   backingBytes: 200,
@@ -130,7 +131,7 @@ export const recordEntriesMax = 160;
 /** Most data blocks of a record. */
 export const recordDataMax = 127;
 
-/** `flags` bit: a flush or FUA asked for this record's end, so the volume is consistent here. */
+/** `flags` bit: a client's flush or FUA asked for this record's end, so the volume is consistent here. */
 export const recordFlagFlushPoint = 1;
 
 /**

@@ -8,6 +8,7 @@
  */
 
 import type { BlockDevice } from "../device/block_device.ts";
+import { DeviceError } from "../errors.ts";
 import { blockBytes, mib } from "../units.ts";
 import { type Bytes, decodeRecord, type RecordHeader } from "./codec.ts";
 import type { Geometry } from "./geometry.ts";
@@ -28,6 +29,25 @@ export class LogReader {
     this.device = device;
     this.geometry = geometry;
     this.uuid = uuid;
+  }
+
+  /** Slots that the device could not read, with its error. They count as holding no header. */
+  readonly unreadable: Map<number, unknown> = new Map();
+
+  /** As {@linkcode blocks}, but what cannot be read is zeroes and noted: one bad place must cost only itself. */
+  async #tolerant(slot: number, count: number): Promise<Bytes> {
+    try {
+      return await this.blocks(slot, count);
+    } catch (error) {
+      if (!(error instanceof DeviceError) || error.code !== "EIO") throw error;
+      if (count === 1) {
+        this.unreadable.set(slot, error);
+        return new Uint8Array(blockBytes);
+      }
+    }
+    const bytes = new Uint8Array(count * blockBytes);
+    for (let i = 0; i < count; i++) bytes.set(await this.#tolerant(slot + i, 1), i * blockBytes);
+    return bytes;
   }
 
   /** Reads `count` blocks from `slot` on; they must not wrap. */
@@ -66,13 +86,13 @@ export class LogReader {
     const first = segment * segmentBlocks;
     const headers: RecordHeader[] = [];
     if (segmentBlocks - offset < 2) return headers;
-    const header = decodeRecord(await this.blocks(first + offset, 1), first + offset, this.uuid);
+    const header = decodeRecord(await this.#tolerant(first + offset, 1), first + offset, this.uuid);
     if (!header) return headers;
     headers.push(header);
     offset += 1 + header.dataCount;
     if (segmentBlocks - offset < 2) return headers;
     // The rest of the segment in one read: small records come in crowds.
-    const rest = await this.blocks(first + offset, segmentBlocks - offset);
+    const rest = await this.#tolerant(first + offset, segmentBlocks - offset);
     const base = offset;
     while (segmentBlocks - offset >= 2) {
       const at = (offset - base) * blockBytes;
@@ -90,7 +110,7 @@ export class LogReader {
     for (let done = 0; done < count;) {
       const from = (slot + done) % slotCount;
       const length = Math.min(scanBytes / blockBytes, count - done, slotCount - from);
-      const bytes = await this.blocks(from, length);
+      const bytes = await this.#tolerant(from, length);
       for (let i = 0; i < length; i++) {
         const header = decodeRecord(bytes.slice(i * blockBytes, (i + 1) * blockBytes), from + i, this.uuid);
         if (header) yield header;

@@ -43,8 +43,11 @@ export interface RecoverySink {
 
 /** Records that could not be read, at or before the durable mark. */
 export interface Gap {
+  /** The sequence of the first of them. */
   firstSequence: number;
+  /** The sequence of the last of them. */
   lastSequence: number;
+  /** Where the first was expected: blocks of 4096 bytes from the start of the log. */
   slot: number;
   /** False when everything that they held is known from copies. */
   lost: boolean;
@@ -88,6 +91,8 @@ class Walker {
   #sequence: number;
   #chain: number;
   #epoch = 0;
+  /** The first sequence of each epoch that any header told of: it voids what earlier epochs left from there on. */
+  readonly #epochStarts = new Map<number, number>();
 
   constructor(reader: LogReader, superblock: Superblock, sink: RecoverySink) {
     this.#reader = reader;
@@ -148,6 +153,7 @@ class Walker {
     for (const header of await this.#reader.headers(this.#segment, this.#offset)) {
       if (header.slot !== this.#slot || this.#atCleanEnd() || !this.#follows(header)) return;
       this.#sink.placed(header.slot, header.sequence, header.chain);
+      this.#epochStarts.set(header.epoch.number, header.epoch.firstSequence);
       this.#pending.push(header);
       this.#raiseMark(header.durableMark);
       this.#advance(header.slot, header.sequence, header.dataCount, header.crc, header.epoch.number);
@@ -208,40 +214,58 @@ class Walker {
 
   /** At a place without the next record: torn end (false), or damage that is passed (true). */
   async #passGap(): Promise<boolean> {
-    const { geometry } = this.#reader;
+    const { geometry, unreadable } = this.#reader;
     const expected = this.#sequence;
     const window = Math.min(unsyncedBlocksMax + geometry.segmentBlocks, geometry.slotCount - 1);
-    let next: RecordHeader | undefined;
-    let beyond = 0;
-    const consider = (header: RecordHeader) => {
-      if (header.sequence <= expected || !this.#epochFits(header)) return;
-      if (this.#isPresent(header)) {
-        beyond++;
-        this.#raiseMark(header.durableMark);
-      }
-      if (!next || header.sequence < next.sequence) next = header;
-    };
-    for await (const header of this.#reader.scan(this.#slot, window)) consider(header);
+    const start = this.#slot;
+    const candidates = await this.#look(start, window);
     if (this.#walk.mark < expected) {
-      this.#walk.dropped += beyond;
+      // What the device could not read might have said otherwise, so nothing is called torn for want of it.
+      for (const error of unreadable.values()) throw error;
+      this.#walk.dropped += candidates.filter((header) => this.#isPresent(header)).length;
       return false;
     }
     // Damage. Everything accepted so far precedes it, so it is at or before the mark as well.
+    let next = this.#firstValid(candidates);
     const rest = geometry.slotCount - window;
     if (!next && rest > 0) {
-      for await (const header of this.#reader.scan((this.#slot + window) % geometry.slotCount, rest)) {
-        consider(header);
-        if (next) break;
-      }
+      next = this.#firstValid(await this.#look((start + window) % geometry.slotCount, rest));
     }
     return next ? this.#resumeAt(next) : this.#endDamaged();
+  }
+
+  /** The headers in [slot, slot + count) that may come after the expected one. Their marks and epochs count as facts. */
+  async #look(slot: number, count: number): Promise<RecordHeader[]> {
+    const candidates: RecordHeader[] = [];
+    const expected = this.#sequence;
+    for await (const header of this.#reader.scan(slot, count)) {
+      if (!this.#epochFits(header)) continue;
+      this.#epochStarts.set(header.epoch.number, header.epoch.firstSequence);
+      if (header.sequence <= expected) continue;
+      if (this.#isPresent(header)) this.#raiseMark(header.durableMark);
+      candidates.push(header);
+    }
+    return candidates;
+  }
+
+  /** The candidate with the lowest sequence that no later epoch voids. */
+  #firstValid(candidates: RecordHeader[]): RecordHeader | undefined {
+    let first: RecordHeader | undefined;
+    for (const header of candidates) {
+      if (first && first.sequence <= header.sequence) continue;
+      let isVoid = false;
+      for (const [epoch, start] of this.#epochStarts) {
+        if (epoch > header.epoch.number && header.sequence >= start) isVoid = true;
+      }
+      if (!isVoid) first = header;
+    }
+    return first;
   }
 
   /** The walk goes on at `next`; what lies before it is rebuilt from its copy or lost. */
   #resumeAt(next: RecordHeader): boolean {
     const copy = decodePrevious(next.bytes);
-    const usable = copy !== undefined && copy.ownSequence === next.sequence && copy.ownSlot === next.slot &&
-      copy.sequence === next.sequence - 1;
+    const usable = copy !== undefined && repeatsPredecessorOf(next, copy);
     this.#rebuild(usable ? copy : undefined, next.sequence - 1);
     this.#advance(next.slot, next.sequence - 1, -1, next.chain, usable ? copy.epoch : 0);
     return true;
@@ -297,11 +321,20 @@ class Walker {
   }
 }
 
+/**
+ * Whether a second half belongs to this first half. The chain value tells it from one that an earlier epoch left at the same
+ * place for a record of the same sequence.
+ */
+function repeatsPredecessorOf(header: RecordHeader, previous: PreviousRecord): boolean {
+  return previous.ownSequence === header.sequence && previous.ownSlot === header.slot &&
+    previous.sequence === header.sequence - 1 && previous.crc === header.chain;
+}
+
 /** Whether a record's bytes are what its header says: both halves of the header, and every block. */
 export function recordIsWhole(header: RecordHeader, bytes: Uint8Array): boolean {
   for (let i = 0; i < blockBytes; i++) if (bytes[i] !== header.bytes[i]) return false;
   const previous = decodePrevious(bytes);
-  if (!previous || previous.ownSequence !== header.sequence || previous.ownSlot !== header.slot) return false;
+  if (!previous || !repeatsPredecessorOf(header, previous)) return false;
   let block = 0;
   for (const entry of eachEntry(recordEntries(header))) {
     if (entry.kind !== entryKind.data) continue;

@@ -24,7 +24,8 @@ export class Segments {
   readonly live: Uint32Array;
   /** Highest sequence that superseded anything in the segment. */
   readonly supersededBy: Float64Array;
-  /** Sequence and chain value of the first record that starts in the segment in this lap. */
+  /** Slot, sequence and chain value of the first record that is known in the segment in this lap. */
+  readonly firstSlot: Uint32Array;
   readonly firstSequence: Float64Array;
   readonly firstChain: Uint32Array;
   /** Highest sequence of a record in the segment. */
@@ -43,6 +44,7 @@ export class Segments {
     this.blocks = blocks;
     this.live = new Uint32Array(count);
     this.supersededBy = new Float64Array(count);
+    this.firstSlot = new Uint32Array(count);
     this.firstSequence = new Float64Array(count);
     this.firstChain = new Uint32Array(count);
     this.lastSequence = new Float64Array(count);
@@ -65,8 +67,10 @@ export class Segments {
     if (this.supersededBy[segment]! < sequence) this.supersededBy[segment] = sequence;
   }
 
-  /** Starts a new lap of `segment` with the record `sequence`. */
-  begin(segment: number, sequence: number, chain: number): void {
+  /** Starts a new lap of a segment with the record `sequence` at `slot`. */
+  begin(slot: number, sequence: number, chain: number): void {
+    const segment = this.of(slot);
+    this.firstSlot[segment] = slot;
     this.live[segment] = 0;
     this.supersededBy[segment] = 0;
     this.firstSequence[segment] = sequence;

@@ -64,8 +64,6 @@ export interface Superblock {
   durableMark: number;
   /** Where the next record goes; meaningful when `clean`. */
   head: LogPosition;
-  /** Damage in records up to here was reported and accepted. */
-  damageAcceptedThrough: number;
   createdMs: number;
   closedMs: number;
   backingBytes: number;
@@ -103,7 +101,6 @@ export function encodeSuperblock(superblock: Superblock, copy: number): Bytes {
   putPosition(view, field.tailSlot, field.tailSequence, field.tailChain, superblock.tail);
   putU64(view, field.durableMark, superblock.durableMark);
   putPosition(view, field.headSlot, field.headSequence, field.headChain, superblock.head);
-  putU64(view, field.damageAcceptedThrough, superblock.damageAcceptedThrough);
   putU64(view, field.createdMs, Math.floor(superblock.createdMs));
   putU64(view, field.closedMs, Math.floor(superblock.closedMs));
   putU64(view, field.backingBytes, superblock.backingBytes);
@@ -213,7 +210,6 @@ function decodeFields(bytes: Bytes, view: DataView, geometry: Geometry): Superbl
     tail: getPosition(view, field.tailSlot, field.tailSequence, field.tailChain),
     durableMark: getU64(view, field.durableMark),
     head: getPosition(view, field.headSlot, field.headSequence, field.headChain),
-    damageAcceptedThrough: getU64(view, field.damageAcceptedThrough),
     createdMs: getU64(view, field.createdMs),
     closedMs: getU64(view, field.closedMs),
     backingBytes: getU64(view, field.backingBytes),
@@ -241,7 +237,9 @@ function decodeGeometry(view: DataView): Geometry | undefined {
   const same = geometry.logOffset === getU64(view, field.logOffset) &&
     geometry.segmentCount === getU64(view, field.segmentCount) &&
     geometry.checkpointBytes === getU64(view, field.checkpointBytes);
-  return same ? geometry : undefined;
+  const slotsFit = getU64(view, field.tailSlot) < geometry.slotCount &&
+    getU64(view, field.headSlot) < geometry.slotCount;
+  return same && slotsFit ? geometry : undefined;
 }
 
 /** The copy that counts, or the sentence with which the device is refused. */

@@ -25,6 +25,7 @@ import {
   previousField,
   recordEntriesMax,
   recordField,
+  superblockCopySlot,
   superblockOffsets,
 } from "./layout.ts";
 import { encodeSuperblock, type Superblock } from "./superblock.ts";
@@ -93,6 +94,8 @@ export class SuperblockStore {
   }
 
   async #writeBoth(changes: Partial<Superblock>): Promise<void> {
+    // After a failure the device alone knows what is true; nothing may say otherwise.
+    if (this.#log.failure) throw this.#log.failure;
     const durableMark = this.#log.durableSequence;
     const previous = await this.#previous(durableMark);
     for (let i = 0; i < 2; i++) {
@@ -137,7 +140,7 @@ export function repeatRecord(header: RecordHeader): PreviousRecord {
     dataCount: header.dataCount,
     crc: header.crc,
     ownSequence: header.sequence + 1,
-    ownSlot: 0,
+    ownSlot: superblockCopySlot,
   });
   const entries = header.bytes.subarray(
     recordField.entries,

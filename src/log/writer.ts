@@ -102,6 +102,7 @@ export class LogWriter {
   #overwriteFloor = 0;
 
   #appendedBlocks = 0;
+  #isFlushPoint = false;
 
   constructor(options: {
     device: BlockDevice;
@@ -139,7 +140,7 @@ export class LogWriter {
       options.device,
       { sequence: options.head.sequence - 1, slot: options.last?.slot ?? -1 },
       (wanted) => {
-        if (wanted >= this.#nextSequence) this.seal(true);
+        if (wanted >= this.#nextSequence) this.seal();
         return this.sealedSequence;
       },
     );
@@ -181,6 +182,10 @@ export class LogWriter {
   /** The sequence that what is put now belongs to. */
   get openSequence(): number {
     return this.#nextSequence;
+  }
+  /** The sequence of the last record that holds anything. */
+  get lastPutSequence(): number {
+    return this.openHasEntries ? this.openSequence : this.sealedSequence;
   }
   /** Whether the open record holds anything. */
   get openHasEntries(): boolean {
@@ -233,7 +238,7 @@ export class LogWriter {
     if (this.failure) return "failed";
     if (this.#openSlot >= 0) {
       if (this.#dataCount < this.#dataCapacity && this.#entryCount < recordEntriesMax) return "none";
-      this.seal(false);
+      this.seal();
       if (this.failure) return "failed";
     }
     return this.#open(appender);
@@ -261,9 +266,15 @@ export class LogWriter {
   putData(block: number, mask: number): number {
     assert(this.#openSlot >= 0 && this.#dataCount < this.#dataCapacity, "prepare came before putData");
     this.#kernels.recordAddData(this.#openPointer, this.#entryCount, block, mask);
-    this.#entryCount++;
+    this.#noteEntry();
     this.#dataCount++;
     return this.#openSlot + this.#dataCount;
+  }
+
+  /** The record counts for its segment from its first entry on: nothing could ever make an empty one durable. */
+  #noteEntry(): void {
+    this.#segments.lastSequence[this.#headSegment] = this.#nextSequence;
+    this.#entryCount++;
   }
 
   /** Widens the mask of a block of the open record that is overwritten in place. */
@@ -284,7 +295,7 @@ export class LogWriter {
   putRange(kind: number, start: number, count: number, mask: number): number {
     assert(this.#openSlot >= 0 && this.#entryCount < recordEntriesMax, "prepare came before putRange");
     this.#kernels.recordAddRange(this.#openPointer, this.#entryCount, kind, start, count, mask);
-    this.#entryCount++;
+    this.#noteEntry();
     this.#overwriteFloor = this.#openSlot + this.#dataCount + 1;
     return this.#openSlot;
   }
@@ -312,8 +323,9 @@ export class LogWriter {
       if (!this.#ram.take(segment, 0)) return "buffer";
       this.#headSegment = segment;
       this.#headOffset = 0;
-      segments.begin(segment, this.#nextSequence, this.#chain);
-    } else segments.lastSequence[segment] = this.#nextSequence;
+      segments.begin(segment * segmentBlocks, this.#nextSequence, this.#chain);
+      segments.lastSequence[segment] = this.#nextSequence - 1;
+    }
     this.#appendedBlocks += skipped;
     this.#openSlot = segment * segmentBlocks + offset;
     this.#openPointer = this.pointerOf(this.#openSlot);
@@ -325,13 +337,17 @@ export class LogWriter {
     return "none";
   }
 
+  /** Notes that a client asks for a flush: the volume is consistent where the open record, or the last sealed one, ends. */
+  markFlushPoint(): void {
+    if (this.openHasEntries) this.#isFlushPoint = true;
+  }
+
   /** Closes the open record, if it holds anything, and starts writing it. */
-  seal(flushPoint: boolean): void {
+  seal(): void {
     if (this.#openSlot < 0 || this.#entryCount === 0 || this.failure) return;
     const kernels = this.#kernels;
-    const segments = this.#segments;
     const pointer = this.#openPointer;
-    this.#fillHeader(pointer, flushPoint);
+    this.#fillHeader(pointer);
     const blocks = 1 + this.#dataCount;
     const crc = kernels.recordSeal(pointer, kernels.map.crcs + (this.#openSlot + 1) * 4);
     const entries = pointer + recordField.entries;
@@ -353,11 +369,11 @@ export class LogWriter {
       done: false,
     };
     this.#durability.begin(record);
-    segments.lastSequence[this.#headSegment] = this.#nextSequence;
     this.#nextSequence++;
     const slot = this.#openSlot;
     this.#openSlot = -1;
     this.#entryCount = this.#dataCount = 0;
+    this.#isFlushPoint = false;
     this.#records++;
     this.#bytes += blocks * blockBytes;
     const buffer = this.#ram.beginWrite(this.#headSegment);
@@ -374,7 +390,7 @@ export class LogWriter {
     if (this.unsyncedBlocks > unsyncedBlocksMax / 2) this.#durability.start(this.sealedSequence);
   }
 
-  #fillHeader(pointer: number, flushPoint: boolean): void {
+  #fillHeader(pointer: number): void {
     const kernels = this.#kernels;
     const view = kernels.view;
     const epoch = this.#epoch;
@@ -391,7 +407,7 @@ export class LogWriter {
     putU64(view, pointer + recordField.epochFirstSequence, epoch.firstSequence);
     putU64(view, pointer + recordField.durableMark, this.durableSequence);
     putU64(view, pointer + recordField.sealedMs, Math.floor(this.#clock.wallMs()));
-    view.setUint32(pointer + recordField.flags, flushPoint ? recordFlagFlushPoint : 0, true);
+    view.setUint32(pointer + recordField.flags, this.#isFlushPoint ? recordFlagFlushPoint : 0, true);
     const last = this.#last;
     encodePrevious(view, pointer, {
       // With no record before it, the slot is its own, which no reader takes for a place.
@@ -421,10 +437,10 @@ export class LogWriter {
 
   /**
    * Resolves when every record up to `sequence` is durable. Calls that arrive while a log write or sync is under way
-   * share the next one; a lone caller waits for nobody.
+   * share the next one; a lone caller waits for nobody. A record that holds nothing yet is waited for by nobody either.
    */
   makeDurable(sequence: number): Promise<void> {
-    return this.#durability.request(sequence);
+    return this.#durability.request(Math.min(sequence, this.lastPutSequence));
   }
 
   /** Syncs the cache device; what had completed before the call is durable afterwards. Fails the log on an error. */
