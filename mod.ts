@@ -2,6 +2,7 @@
  * nbdboost: a crash-safe, log-structured write-back block cache in user space, served over NBD.
  *
  * ```ts
+ * import assert from "node:assert/strict";
  * import { formatCache, MemoryDevice, openCache } from "./mod.ts";
  *
  * const [fast, slow] = [new MemoryDevice(16 * 1024 * 1024), new MemoryDevice(64 * 1024 * 1024)];
@@ -10,7 +11,7 @@
  * await cache.write(4096, new Uint8Array(512).fill(7), { fua: true });
  * const bytes = new Uint8Array(512);
  * await cache.read(4096, bytes);
- * console.assert(bytes[0] === 7);
+ * assert(bytes[0] === 7);
  * await cache.drain(); // now the backing alone is complete
  * await cache.close();
  * ```
@@ -21,16 +22,32 @@
 export type { BlockDevice, DeviceIdentity } from "./src/device/block_device.ts";
 export { MemoryDevice } from "./src/device/memory.ts";
 export { openDevice, type OpenOptions } from "./src/device/open.ts";
+export type { Io, IoConnection, IoFile, IoListener, PathFacts, SocketAddress } from "./src/io/io.ts";
 export { Cache } from "./src/cache/cache.ts";
 export type { CacheState, CacheStatus, LatencySummary } from "./src/cache/status.ts";
 export { formatCache, type FormatOptions, type FormatReport } from "./src/cache/format.ts";
 export { type CacheOptions, openCache, type RecoveryReport } from "./src/cache/open.ts";
 export { checkCache, type CheckOptions, type CheckReport, type Problem } from "./src/cache/check.ts";
-export { inspectCache, type InspectOptions, type InspectReport } from "./src/cache/inspect.ts";
+export {
+  inspectCache,
+  type InspectedRecord,
+  type InspectOptions,
+  type InspectReport,
+} from "./src/cache/inspect.ts";
 export { recoverCache, type RecoverOptions, type RecoverReport } from "./src/cache/recover.ts";
 export type { Tunables } from "./src/cache/tunables.ts";
+export type { LoggedExtent } from "./src/cache/extents.ts";
 export type { Extent, Volume, WriteOptions } from "./src/cache/volume.ts";
-export { serve, type ServeOptions, type Server } from "./src/nbd/mod.ts";
+export type { Gap } from "./src/log/recovery.ts";
+export {
+  type Export,
+  type Observer,
+  type RequestKind,
+  serve,
+  type ServeOptions,
+  type Server,
+  type Statistics,
+} from "./src/nbd/mod.ts";
 export type { Clock } from "./src/clock.ts";
 export type { RandomSource } from "./src/random.ts";
 export {

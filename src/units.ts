@@ -51,8 +51,9 @@ const suffixes: Record<string, number> = {
  * @returns the size in bytes, or `undefined` when `text` is not a size
  * @example
  * ```ts
+ * import assert from "node:assert/strict";
  * import { parseSize } from "./units.ts";
- * console.assert(parseSize("64M") === 67108864);
+ * assert(parseSize("64M") === 67108864);
  * ```
  */
 export function parseSize(text: string): number | undefined {
@@ -67,8 +68,9 @@ export function parseSize(text: string): number | undefined {
  *
  * @example
  * ```ts
+ * import assert from "node:assert/strict";
  * import { formatSize } from "./units.ts";
- * console.assert(formatSize(1536 * 1024) === "1.5 MiB");
+ * assert(formatSize(1536 * 1024) === "1.5 MiB");
  * ```
  */
 export function formatSize(bytes: number): string {

@@ -18,23 +18,30 @@ const chunkBytes = 256 * 1024;
 let unnamedCount = 0;
 
 /**
- * A device in RAM.
+ * A device in RAM: for tests, for trying things out, and as a cache device that need not survive. It reads as zeroes where
+ * nothing was written, and takes RAM only where something was. Offsets and lengths are multiples of 512 bytes.
+ *
+ * `sync` has nothing to do, as no content outlives the process; `close` frees it.
  *
  * @example
  * ```ts
- * import { MemoryDevice } from "./memory.ts";
+ * import assert from "node:assert/strict";
+ * import { MemoryDevice } from "../../mod.ts";
  * const device = new MemoryDevice(1024 * 1024);
  * await device.write(4096, new Uint8Array(512).fill(7));
  * const bytes = new Uint8Array(512);
  * await device.read(4096, bytes);
- * console.assert(bytes[0] === 7);
+ * assert(bytes[0] === 7);
  * await device.close();
  * ```
  */
 export class MemoryDevice implements BlockDevice {
+  /** The size in bytes. */
   readonly sizeBytes: number;
+  /** What people call it, and its identity. */
   readonly name: string;
-  readonly readOnly = false;
+  /** Always false: it can be written. */
+  readonly readOnly: boolean = false;
   #chunks = new Map<number, Uint8Array<ArrayBuffer>>();
   #closed = false;
 
@@ -43,6 +50,7 @@ export class MemoryDevice implements BlockDevice {
    *
    * @param sizeBytes a multiple of 512, more than 0
    * @param name what people call it, and its identity; unique in this process when left out
+   * @throws {UsageError} for another size
    */
   constructor(sizeBytes: number, name?: string) {
     if (!Number.isSafeInteger(sizeBytes) || sizeBytes <= 0 || sizeBytes % sectorBytes !== 0) {
@@ -59,10 +67,12 @@ export class MemoryDevice implements BlockDevice {
     return this.#chunks.size * chunkBytes;
   }
 
+  /** Its kind and its name. */
   identity(): Promise<DeviceIdentity> {
     return Promise.resolve({ kind: "memory", id: this.name, modifiedMs: 0 });
   }
 
+  /** Fills `into` from `offset`. */
   // deno-lint-ignore require-await -- async, so that what it throws is a rejection
   async read(offset: number, into: Uint8Array<ArrayBuffer>): Promise<void> {
     this.#check(offset, into.length);
@@ -73,6 +83,7 @@ export class MemoryDevice implements BlockDevice {
     });
   }
 
+  /** Copies `bytes` to `offset`. */
   // deno-lint-ignore require-await -- async, so that what it throws is a rejection
   async write(offset: number, bytes: Uint8Array<ArrayBuffer>): Promise<void> {
     this.#check(offset, bytes.length);
@@ -83,11 +94,13 @@ export class MemoryDevice implements BlockDevice {
     });
   }
 
+  /** Does nothing: there is nothing that would survive longer. */
   // deno-lint-ignore require-await -- async, so that what it throws is a rejection
   async sync(): Promise<void> {
     this.#check(0, 0);
   }
 
+  /** Makes the range read as zeroes and frees the RAM of its whole chunks of 256 KiB. */
   // deno-lint-ignore require-await -- async, so that what it throws is a rejection
   async zero(offset: number, length: number, _options?: { keepAllocated: boolean }): Promise<void> {
     this.#check(offset, length);
@@ -110,6 +123,7 @@ export class MemoryDevice implements BlockDevice {
     });
   }
 
+  /** Frees its content; later calls reject with `ESHUTDOWN`. */
   close(): Promise<void> {
     this.#closed = true;
     this.#chunks.clear();

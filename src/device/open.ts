@@ -39,22 +39,29 @@ export interface OpenOptions {
   write: boolean;
   /** How bytes move; the portable backend by default. */
   io?: Io;
+  /** Asks for no page cache in between, where the backend and the filesystem can do without. */
+  direct?: boolean;
   /** Only for the short waits between tries of a block device's lock. */
   clock?: Clock;
 }
 
 /**
- * Opens a regular file or a block device and locks it against a second opener.
+ * Opens a regular file or a block device and locks it against a second opener. Changes nothing on it. The cache's functions
+ * take paths too, and then do this by themselves.
  *
- * @param target the path of an existing file or block device; symbolic links are followed
+ * @param target the path of an existing file or block device, whose size is a multiple of 512 bytes; symbolic links are
+ * followed
+ * @throws {UsageError} when there is no such thing, or it is neither a file nor a block device, or has no such size
+ * @throws {RefusedError} when it is in use, or permissions are missing
+ * @throws {DeviceError} when the device or the filesystem fails, or is read-only and `write` is asked for
  * @example
  * ```ts
- * import { createFile } from "./create.ts";
- * import { openDevice } from "./open.ts";
+ * import assert from "node:assert/strict";
+ * import { openDevice } from "../../mod.ts";
  * const directory = await Deno.makeTempDir();
- * await createFile(`${directory}/disk`, 1024 * 1024);
+ * await Deno.writeFile(`${directory}/disk`, new Uint8Array(1024 * 1024));
  * const device = await openDevice(`${directory}/disk`, { write: true });
- * console.assert(device.sizeBytes === 1024 * 1024);
+ * assert(device.sizeBytes === 1024 * 1024);
  * await device.close();
  * await Deno.remove(directory, { recursive: true });
  * ```
@@ -65,7 +72,7 @@ export async function openDevice(target: string, options: OpenOptions): Promise<
   if (write && facts.kind === "block" && await isBlockReadOnly(io, facts)) throw readOnlyDevice(target);
   let file: IoFile;
   try {
-    file = await io.openFile(target, { write });
+    file = await io.openFile(target, { write, direct: options.direct ?? false });
   } catch (cause) {
     throw openFailure("open", target, cause);
   }

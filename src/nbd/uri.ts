@@ -64,9 +64,10 @@ export function isNbdUri(text: string): boolean {
  * @throws {UsageError} when it is malformed, or has a parameter that nobody knows
  * @example
  * ```ts
+ * import assert from "node:assert/strict";
  * import { parseNbdUri } from "./uri.ts";
  * const { address, exportName } = parseNbdUri("nbd+unix:///disk?socket=/run/nbd.sock");
- * console.assert(address.transport === "unix" && exportName === "disk");
+ * assert(address.transport === "unix" && exportName === "disk");
  * ```
  */
 export function parseNbdUri(text: string): NbdUri {
@@ -131,9 +132,10 @@ function encodeKeepingSlashes(text: string): string {
  *
  * @example
  * ```ts
+ * import assert from "node:assert/strict";
  * import { formatNbdUri } from "./uri.ts";
  * const uri = formatNbdUri({ transport: "tcp", hostname: "::1", port: 10809 }, "disk");
- * console.assert(uri === "nbd://[::1]:10809/disk");
+ * assert(uri === "nbd://[::1]:10809/disk");
  * ```
  */
 export function formatNbdUri(

@@ -49,8 +49,9 @@ function ownInstance(): NonNullable<typeof own> {
  * @param previous the checksum of what comes before `bytes`, to go on from there; 0 at the start
  * @example
  * ```ts
+ * import assert from "node:assert/strict";
  * import { crc32c } from "./crc32c.ts";
- * console.assert(crc32c(new TextEncoder().encode("123456789")) === 0xe3069283);
+ * assert(crc32c(new TextEncoder().encode("123456789")) === 0xe3069283);
  * ```
  */
 export function crc32c(bytes: Uint8Array, previous = 0): number {
