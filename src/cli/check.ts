@@ -1,0 +1,41 @@
+/**
+ * `check`: verifies every checksum and the pairing, read-only.
+ *
+ * @module
+ */
+
+import { exitCode } from "../errors.ts";
+import { checkCache } from "./engine.ts";
+import { backingOption, cacheOption, type Command, jsonOption } from "./table.ts";
+
+/** The verb. */
+export const check: Command = {
+  name: "check",
+  summary: "verify every checksum and the pairing",
+  description:
+    "Reads the whole log, verifies every header and every block, and, with --backing, that the two devices " +
+    "belong together. Names each damaged range.",
+  destroys: "nothing; it only reads.",
+  options: [cacheOption, { ...backingOption, required: false }, jsonOption],
+  examples: [
+    {
+      line: "nbdboost check --cache /ssd/cache.nbb",
+      says: "ends with 0 when all is well, with 4 when anything is not",
+    },
+    {
+      line: "nbdboost check --cache /ssd/cache.nbb --backing /dev/sdb --json",
+      says: "also verifies the pairing; the findings as JSON",
+    },
+  ],
+  async run(options, output) {
+    const progress = output.progress("checking", "parts");
+    const backing = options.text("backing");
+    const report = await checkCache({
+      cache: options.needed("cache"),
+      ...(backing === undefined ? {} : { backing }),
+      onProgress: progress.update,
+    }).finally(progress.end);
+    output.report(report, options.flag("json"));
+    return report.problems.length === 0 ? exitCode.done : exitCode.damage;
+  },
+};

@@ -1,0 +1,17 @@
+/**
+ * All verbs, in the order of the help.
+ *
+ * @module
+ */
+
+import { check } from "./check.ts";
+import { demo } from "./demo.ts";
+import { drain } from "./drain.ts";
+import { format } from "./format.ts";
+import { inspect } from "./inspect.ts";
+import { recover } from "./recover.ts";
+import { serve } from "./serve.ts";
+import type { Command } from "./table.ts";
+
+/** The command table. */
+export const commands: readonly Command[] = [format, serve, drain, check, inspect, recover, demo];

@@ -1,0 +1,10 @@
+/**
+ * What the verbs need from the library, in one place: they use the same façade as any other program, so that
+ * nothing can be done from the command line that cannot be done from a program.
+ *
+ * @module
+ */
+
+export { checkCache, formatCache, inspectCache, openCache, recoverCache, serve } from "../../mod.ts";
+export type { RecoveryReport } from "../../mod.ts";
+export { defaultTunables, parseTunable } from "../cache/tunables.ts";

@@ -1,0 +1,166 @@
+/**
+ * `serve`: serves a cache over NBD until a signal, or the command of `--run`, ends it.
+ *
+ * Invariant: once `ready` is printed, every way out but a second signal closes the server first and then the cache,
+ * so that nothing acknowledged is left in RAM.
+ *
+ * @module
+ */
+
+import { exitCode } from "../errors.ts";
+import { formatSize } from "../units.ts";
+import { defaultTunables, openCache, parseTunable, serve as serveVolume } from "./engine.ts";
+import type { Output } from "./output.ts";
+import { startCommand, StopSignal, writePidFile } from "./process.ts";
+import { noteRecovery } from "./recovery_note.ts";
+import { backingOption, cacheOption, type Command, type Options } from "./table.ts";
+
+/** The tunables as the command line spells them. */
+const tunableNames = Object.keys(defaultTunables).map((name) =>
+  name.replace(/[A-Z]/g, (upper) => `_${upper.toLowerCase()}`)
+);
+const listenStandard = "nbd://127.0.0.1:10809";
+
+/** The verb. */
+export const serve: Command = {
+  name: "serve",
+  summary: "serve a cache over NBD",
+  description:
+    "Opens the cache, recovers it if it was not closed in order, and serves it to NBD clients. Prints " +
+    '"listening on URI" for each listener and then "ready". SIGTERM or SIGINT: finishes the requests under way, ' +
+    "makes all of it durable, marks the cache clean and ends with 0; nothing is drained, the next serve goes on " +
+    "with what the cache holds. A second signal ends it at once. There is no encryption and no password yet: listen on a " +
+    "unix socket or on 127.0.0.1 unless the network is yours alone.",
+  destroys:
+    "nothing by itself; clients may overwrite whatever the backing device holds (unless --read-only).",
+  options: [
+    cacheOption,
+    backingOption,
+    {
+      name: "listen",
+      kind: "text",
+      value: "URI",
+      repeatable: true,
+      standard: listenStandard,
+      summary: "nbd://HOST:PORT or nbd+unix:///?socket=PATH",
+    },
+    { name: "export", kind: "text", value: "NAME", standard: '""', summary: "the name of the export" },
+    { name: "read-only", kind: "flag", summary: "refuse writes; neither device is written to for a client" },
+    {
+      name: "io",
+      kind: "choice",
+      value: "BACKEND",
+      choices: ["auto", "portable"],
+      standard: "auto",
+      choicesNote: "ring, by io_uring, comes with a later version",
+      summary: "how bytes move",
+    },
+    {
+      name: "set",
+      kind: "setting",
+      value: "KEY=VALUE",
+      repeatable: true,
+      summary: `tune it: ${tunableNames.join(", ")}`,
+    },
+    {
+      name: "run",
+      kind: "text",
+      value: "COMMAND",
+      summary: "run COMMAND in a shell with $uri set, serve until it ends, and end with its exit code",
+    },
+    { name: "pid-file", kind: "text", value: "PATH", summary: "write the process id there while it serves" },
+    {
+      name: "accept-damage",
+      kind: "flag",
+      summary:
+        "take writes although damage was found (else it is served read-only); what is lost reads as EIO",
+    },
+    {
+      name: "accept-changed-backing",
+      kind: "flag",
+      summary: "serve although the backing device changed since the cache was closed",
+    },
+  ],
+  examples: [
+    {
+      line: "nbdboost serve --cache /ssd/cache.nbb --backing /dev/sdb",
+      says: `serves it on ${listenStandard}, for example to: qemu-img info nbd://127.0.0.1`,
+    },
+    {
+      line: "nbdboost serve --cache c.nbb --backing disk.img --listen 'nbd+unix:///?socket=/run/disk.sock'",
+      says: "serves it on a unix socket only",
+    },
+    {
+      line: `nbdboost serve --cache c.nbb --backing disk.img --run 'nbdinfo "$uri"'`,
+      says: "serves it for as long as one command runs",
+    },
+  ],
+  exits: {
+    0: "stopped by a signal, all is durable (with --run: as COMMAND ended)",
+    3: "refused: not a pair, in use, or the backing device changed meanwhile",
+  },
+  run: runServe,
+};
+
+async function runServe(options: Options, output: Output): Promise<number> {
+  const tunables = Object.assign({}, ...options.list("set").map(parseTunable)) as ReturnType<
+    typeof parseTunable
+  >;
+  const listen = options.list("listen");
+  const pidFile = options.text("pid-file");
+  const commandLine = options.text("run");
+  using stop = new StopSignal(() => {
+    output.note("stopped at once: what was not flushed may be lost; the next serve recovers");
+    Deno.exit(exitCode.failed);
+  });
+
+  const progress = output.progress("recovering", "segments");
+  const cache = await openCache({
+    cache: options.needed("cache"),
+    backing: options.needed("backing"),
+    readOnly: options.flag("read-only"),
+    acceptDamage: options.flag("accept-damage"),
+    acceptChangedBacking: options.flag("accept-changed-backing"),
+    tunables,
+    warn: (message) => output.note(message),
+    onProgress: progress.update,
+  }).finally(progress.end);
+
+  let code: number = exitCode.done;
+  try {
+    noteRecovery(cache.recovery, output);
+    const exportName = options.text("export");
+    const server = await serveVolume(cache, {
+      listen: listen.length > 0 ? [...listen] : listenStandard,
+      ...(exportName === undefined ? {} : { exportName }),
+      description: `nbdboost, ${formatSize(cache.sizeBytes)}`,
+      readOnly: options.flag("read-only"),
+      warn: (message: string) => output.note(message),
+    });
+    try {
+      const removePidFile = pidFile === undefined ? () => {} : writePidFile(pidFile);
+      try {
+        for (const uri of server.uris) output.line(`listening on ${uri}`);
+        output.line("ready");
+        code = await untilStopped(stop, commandLine, server.uris[0] ?? "");
+      } finally {
+        removePidFile();
+      }
+    } finally {
+      await server.close();
+    }
+  } finally {
+    await cache.close();
+  }
+  return code;
+}
+
+async function untilStopped(stop: StopSignal, commandLine: string | undefined, uri: string): Promise<number> {
+  if (commandLine === undefined) {
+    await stop.received;
+    return exitCode.done;
+  }
+  const command = startCommand(commandLine, uri);
+  stop.received.then(() => command.stop());
+  return await command.ended;
+}
