@@ -163,14 +163,17 @@ export async function formatDevices(
 }
 
 async function refuseSame(cache: string | BlockDevice, backing: string | BlockDevice): Promise<void> {
-  if (typeof cache !== "string" || typeof backing !== "string") return;
-  const facts = await portableIo.stat(cache).catch(() => undefined);
-  if (!facts) return;
-  if (await portableIo.realPath(cache) === await portableIo.realPath(backing)) {
-    throw new RefusedError(
-      `Cannot format ${cache}: it is the backing device itself; give two different devices`,
-    );
+  let same = cache === backing;
+  if (typeof cache === "string" && typeof backing === "string") {
+    if (!await portableIo.stat(cache).catch(() => undefined)) return;
+    same = await portableIo.realPath(cache) === await portableIo.realPath(backing);
   }
+  if (!same) return;
+  throw new RefusedError(
+    `Cannot format ${
+      typeof cache === "string" ? cache : cache.name
+    }: it is the backing device itself; give two different devices`,
+  );
 }
 
 /** Makes the cache file when it is missing and a size was given. Returns whether it did. */

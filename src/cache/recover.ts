@@ -8,6 +8,7 @@
  */
 
 import type { BlockDevice } from "../device/block_device.ts";
+import { createFailure } from "../device/create.ts";
 import { DamageError, DeviceError } from "../errors.ts";
 import { portableIo } from "../io/portable.ts";
 import type { IoFile } from "../io/io.ts";
@@ -86,6 +87,7 @@ export interface RecoverReport {
 export async function recoverCache(options: RecoverOptions): Promise<RecoverReport> {
   const checked = await checkCache({
     cache: options.cache,
+    backing: options.backing,
     ...(options.onProgress ? { onProgress: options.onProgress } : {}),
   });
   const losses = checked.problems.filter((problem) => problem.severity === "loss");
@@ -150,7 +152,9 @@ async function recoverToCopy(options: RecoverOptions, output: string, report: Re
   const cache = await openCache({ ...openOptions(options), readOnly: true });
   let copy: IoFile | undefined;
   try {
-    copy = await portableIo.openFile(output, { write: true, create: true });
+    copy = await portableIo.openFile(output, { write: true, create: true }).catch((cause) => {
+      throw createFailure(output, cause);
+    });
     await writeCopy(cache, options, copy);
     await copy.sync();
     noteLosses(cache, report);

@@ -70,7 +70,8 @@ export function preallocate(device: BlockDevice, onProgress?: Progress): Promise
   return device instanceof FileDevice ? device.preallocate(onProgress) : Promise.resolve(true);
 }
 
-function createFailure(path: string, cause: unknown): NbdboostError {
+/** The error for a new file that could not be made. */
+export function createFailure(path: string, cause: unknown): NbdboostError {
   if (errnoCode(cause) === "EEXIST" || (cause instanceof Error && cause.name === "AlreadyExists")) {
     return new RefusedError(`Cannot create ${path}: it exists already; use it as it is, or another path`, {
       cause,
