@@ -5,9 +5,10 @@
  */
 
 import type { BlockDevice } from "../device/block_device.ts";
-import { decodePrevious, decodeRecord } from "../log/codec.ts";
+import { DeviceError } from "../errors.ts";
+import { decodePrevious, decodeRecord, type RecordHeader } from "../log/codec.ts";
 import { halfBytes, superblockBytes, superblockOffsets, superblockPreviousOffset } from "../log/layout.ts";
-import { recordIsWhole } from "../log/recovery.ts";
+import { recordIsWhole, repeatsPredecessorOf } from "../log/recovery.ts";
 import { formatUuid, type SuperblockProblem } from "../log/superblock.ts";
 import { blockBytes } from "../units.ts";
 import { crc32c } from "../wasm/crc32c.ts";
@@ -164,7 +165,13 @@ async function damagedEntryCopies(device: BlockDevice): Promise<Problem[]> {
   const problems: Problem[] = [];
   for (const [copy, offset] of superblockOffsets.entries()) {
     const bytes = new Uint8Array(superblockBytes);
-    await device.read(offset, bytes);
+    try {
+      await device.read(offset, bytes);
+    } catch (error) {
+      // The whole copy counts as damaged, and that is told already.
+      if (error instanceof DeviceError && error.code === "EIO") continue;
+      throw error;
+    }
     const half = bytes.subarray(superblockPreviousOffset, superblockPreviousOffset + halfBytes);
     if (half.every((byte) => byte === 0)) continue;
     const block = new Uint8Array(blockBytes);
@@ -203,10 +210,10 @@ function noteGaps(scan: Scan, problems: Problem[]): void {
 async function checkRecord(scan: Scan, record: ScannedRecord, problems: Problem[]): Promise<number> {
   const { reader, versions, superblock } = scan;
   const { logOffset } = superblock.geometry;
-  const bytes = await reader.blocks(record.slot, 1 + record.dataCount);
+  const bytes = await reader.readable(record.slot, 1 + record.dataCount);
   const header = decodeRecord(bytes.slice(0, blockBytes), record.slot, superblock.uuid);
   if (header && recordIsWhole(header, bytes)) return record.dataCount;
-  if (header && !decodePrevious(bytes)) {
+  if (header && !hasGoodCopy(header, bytes)) {
     problems.push({
       severity: "damage",
       what:
@@ -218,7 +225,8 @@ async function checkRecord(scan: Scan, record: ScannedRecord, problems: Problem[
   const { kernels } = versions;
   for (let i = 1; i <= record.dataCount; i++) {
     const slot = record.slot + i;
-    if (crc32c(bytes.subarray(i * blockBytes, (i + 1) * blockBytes)) === kernels.crcs[slot]) continue;
+    const matches = crc32c(bytes.subarray(i * blockBytes, (i + 1) * blockBytes)) === kernels.crcs[slot];
+    if (matches && !reader.unreadable.has(slot)) continue;
     const block = kernels.reverse[slot]!;
     const newest = kernels.indexGet(block) === slot;
     const needed = newest && kernels.dirty.test(block);
@@ -236,4 +244,10 @@ async function checkRecord(scan: Scan, record: ScannedRecord, problems: Problem[
     });
   }
   return record.dataCount;
+}
+
+/** Whether a record's second half is what its writer put there. */
+function hasGoodCopy(header: RecordHeader, bytes: Uint8Array): boolean {
+  const previous = decodePrevious(bytes);
+  return previous !== undefined && repeatsPredecessorOf(header, previous);
 }

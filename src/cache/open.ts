@@ -65,6 +65,8 @@ export interface CacheOptions {
 export interface EngineOptions extends CacheOptions {
   /** Segments that RAM holds. */
   bufferCount?: number;
+  /** Blocks of log that may be un-synced, at least two segments. */
+  unsyncedBlocks?: number;
 }
 
 /** What opening found. */
@@ -149,7 +151,7 @@ async function open(options: EngineOptions, device: BlockDevice, backing: BlockD
   if (checkpoint.problem) {
     warn(`${device.name}: ${checkpoint.problem}; everything in the log counts as dirty`);
   }
-  const reader = new LogReader(device, geometry, superblock.uuid);
+  const reader = new LogReader(device, geometry, superblock.uuid, options.unsyncedBlocks);
   const walk = await replayLog(reader, superblock, versions, checkpoint.bits, options.onProgress);
   const recovery = report(superblock, versions, walk);
   const readOnly = options.readOnly === true || (recovery.damaged && !options.acceptDamage);
@@ -196,6 +198,7 @@ async function open(options: EngineOptions, device: BlockDevice, backing: BlockD
     last: walk.last,
     reusableTail: segments.of(superblock.tail.slot),
     bufferCount,
+    ...(options.unsyncedBlocks === undefined ? {} : { unsyncedBlocks: options.unsyncedBlocks }),
   });
   keepLastEntries(kernels, walk);
   const store = new SuperblockStore(device, writer, superblock, copy);

@@ -11,6 +11,7 @@
  * @module
  */
 
+import { sleep } from "../clock.ts";
 import { assert, NbdboostError } from "../errors.ts";
 import type { LogWriter } from "../log/writer.ts";
 import { noSlot } from "../wasm/kernels.ts";
@@ -34,6 +35,8 @@ const busyShare = 0.4;
 /** First and longest wait after a failed backing operation. */
 const retryMsMin = 100;
 const retryMsMax = 30_000;
+/** Passes of a drain, with a millisecond between them, for which the tail may stand still with nothing left to do. */
+const idlePassesMax = 5000;
 /** A failure that lasts is told of so often. */
 const warnMs = 10_000;
 /** A block that failed so often while others succeed is moved out of the tail's way. */
@@ -104,20 +107,25 @@ export class WriteBack {
 
   /** Writes back until nothing is dirty, and moves the tail to the head. */
   async drain(onProgress?: (done: number, total: number) => void): Promise<void> {
+    const { kernels, versions, clock } = this.#core;
     const total = this.dirtyBlocks;
     this.#draining++;
     try {
-      for (;;) {
+      for (let idlePasses = 0;;) {
         onProgress?.(Math.max(0, total - this.dirtyBlocks), total);
         if (this.#writer.failure) throw this.#writer.failure;
-        if (
-          this.dirtyBlocks === 0 && this.#core.kernels.written.count === 0 &&
-          this.#core.kernels.syncing.count === 0
-        ) {
+        if (this.dirtyBlocks === 0 && kernels.written.count === 0 && kernels.syncing.count === 0) {
           if (!this.#writer.openHasEntries && this.#tail.sequence > this.#writer.sealedSequence) return;
           // What is lost must stay in the log, so the tail cannot come to the head.
-          if (this.#core.versions.poison.any) return;
-        }
+          if (versions.poison.any) return;
+          if (++idlePasses > idlePassesMax) {
+            throw new NbdboostError(
+              "Cannot empty the log: nothing is left to write back, and the tail does not move",
+            );
+          }
+          // Only log reads under way, or clients that write, keep the tail from the head now.
+          if (idlePasses > 1) await sleep(clock, 1);
+        } else idlePasses = 0;
         await this.#nextPass();
       }
     } finally {

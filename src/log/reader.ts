@@ -12,6 +12,7 @@ import { DeviceError } from "../errors.ts";
 import { blockBytes, mib } from "../units.ts";
 import { type Bytes, decodeRecord, type RecordHeader } from "./codec.ts";
 import type { Geometry } from "./geometry.ts";
+import { unsyncedBlocksMax } from "./writer.ts";
 
 /** Segments whose headers are read at the same time. */
 const segmentsInFlight = 16;
@@ -23,9 +24,12 @@ export class LogReader {
   readonly device: BlockDevice;
   readonly geometry: Geometry;
   readonly uuid: Uint8Array;
+  /** Most blocks that the writer ever left un-synced: how far past a bad record the walk must look. */
+  readonly unsyncedBlocks: number;
   readonly #ahead = new Map<number, Promise<RecordHeader[]>>();
 
-  constructor(device: BlockDevice, geometry: Geometry, uuid: Uint8Array) {
+  constructor(device: BlockDevice, geometry: Geometry, uuid: Uint8Array, unsyncedBlocks = unsyncedBlocksMax) {
+    this.unsyncedBlocks = unsyncedBlocks;
     this.device = device;
     this.geometry = geometry;
     this.uuid = uuid;
@@ -35,7 +39,7 @@ export class LogReader {
   readonly unreadable: Map<number, unknown> = new Map();
 
   /** As {@linkcode blocks}, but what cannot be read is zeroes and noted: one bad place must cost only itself. */
-  async #tolerant(slot: number, count: number): Promise<Bytes> {
+  async readable(slot: number, count: number): Promise<Bytes> {
     try {
       return await this.blocks(slot, count);
     } catch (error) {
@@ -46,7 +50,7 @@ export class LogReader {
       }
     }
     const bytes = new Uint8Array(count * blockBytes);
-    for (let i = 0; i < count; i++) bytes.set(await this.#tolerant(slot + i, 1), i * blockBytes);
+    for (let i = 0; i < count; i++) bytes.set(await this.readable(slot + i, 1), i * blockBytes);
     return bytes;
   }
 
@@ -86,13 +90,13 @@ export class LogReader {
     const first = segment * segmentBlocks;
     const headers: RecordHeader[] = [];
     if (segmentBlocks - offset < 2) return headers;
-    const header = decodeRecord(await this.#tolerant(first + offset, 1), first + offset, this.uuid);
+    const header = decodeRecord(await this.readable(first + offset, 1), first + offset, this.uuid);
     if (!header) return headers;
     headers.push(header);
     offset += 1 + header.dataCount;
     if (segmentBlocks - offset < 2) return headers;
     // The rest of the segment in one read: small records come in crowds.
-    const rest = await this.#tolerant(first + offset, segmentBlocks - offset);
+    const rest = await this.readable(first + offset, segmentBlocks - offset);
     const base = offset;
     while (segmentBlocks - offset >= 2) {
       const at = (offset - base) * blockBytes;
@@ -110,7 +114,7 @@ export class LogReader {
     for (let done = 0; done < count;) {
       const from = (slot + done) % slotCount;
       const length = Math.min(scanBytes / blockBytes, count - done, slotCount - from);
-      const bytes = await this.#tolerant(from, length);
+      const bytes = await this.readable(from, length);
       for (let i = 0; i < length; i++) {
         const header = decodeRecord(bytes.slice(i * blockBytes, (i + 1) * blockBytes), from + i, this.uuid);
         if (header) yield header;

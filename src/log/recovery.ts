@@ -25,7 +25,7 @@ import {
 import { entryKind } from "./layout.ts";
 import type { LogReader } from "./reader.ts";
 import type { LogPosition, Superblock } from "./superblock.ts";
-import { type LastRecord, unsyncedBlocksMax } from "./writer.ts";
+import type { LastRecord } from "./record_header.ts";
 
 /** Receives the accepted records in order. */
 export interface RecoverySink {
@@ -216,7 +216,7 @@ class Walker {
   async #passGap(): Promise<boolean> {
     const { geometry, unreadable } = this.#reader;
     const expected = this.#sequence;
-    const window = Math.min(unsyncedBlocksMax + geometry.segmentBlocks, geometry.slotCount - 1);
+    const window = Math.min(this.#reader.unsyncedBlocks + geometry.segmentBlocks, geometry.slotCount - 1);
     const start = this.#slot;
     const candidates = await this.#look(start, window);
     if (this.#walk.mark < expected) {
@@ -325,7 +325,7 @@ class Walker {
  * Whether a second half belongs to this first half. The chain value tells it from one that an earlier epoch left at the same
  * place for a record of the same sequence.
  */
-function repeatsPredecessorOf(header: RecordHeader, previous: PreviousRecord): boolean {
+export function repeatsPredecessorOf(header: RecordHeader, previous: PreviousRecord): boolean {
   return previous.ownSequence === header.sequence && previous.ownSlot === header.slot &&
     previous.sequence === header.sequence - 1 && previous.crc === header.chain;
 }

@@ -25,7 +25,7 @@ import type { BlockDevice } from "../device/block_device.ts";
 import type { Clock } from "../clock.ts";
 import { blockBytes } from "../units.ts";
 import type { Kernels } from "../wasm/kernels.ts";
-import { encodePrevious, type Epoch, putMagic, putU64 } from "./codec.ts";
+import type { Epoch } from "./codec.ts";
 import { Durability, type Inflight } from "./durability.ts";
 import type { Geometry } from "./geometry.ts";
 import {
@@ -33,12 +33,11 @@ import {
   recordDataMax,
   recordEntriesMax,
   recordField,
-  recordFlagFlushPoint,
-  recordMagic,
   segmentsReserved,
   unsyncedBytesMax,
 } from "./layout.ts";
 import { RamSegments } from "./ram_segments.ts";
+import { fillHeader, type LastRecord } from "./record_header.ts";
 import type { Segments } from "./segments.ts";
 import type { LogPosition } from "./superblock.ts";
 
@@ -50,15 +49,6 @@ export type Wait = "none" | "space" | "buffer" | "sync" | "failed";
 
 /** Who asks for log space: the reserve is the engine's alone. */
 export type Appender = "client" | "engine";
-
-/** What the writer knows of the record before the next one. */
-export interface LastRecord {
-  slot: number;
-  sequence: number;
-  epoch: number;
-  entryCount: number;
-  dataCount: number;
-}
 
 /** Counters for status. */
 export interface LogStatistics {
@@ -102,6 +92,7 @@ export class LogWriter {
   #overwriteFloor = 0;
 
   #appendedBlocks = 0;
+  readonly #unsyncedMax: number;
   #isFlushPoint = false;
 
   constructor(options: {
@@ -116,6 +107,8 @@ export class LogWriter {
     last: LastRecord | undefined;
     reusableTail: number;
     bufferCount: number;
+    /** Less than {@linkcode unsyncedBlocksMax}, at least two segments: for small worlds. */
+    unsyncedBlocks?: number;
   }) {
     this.#device = options.device;
     this.#kernels = options.kernels;
@@ -124,6 +117,7 @@ export class LogWriter {
     this.#clock = options.clock;
     this.#uuid = options.uuid;
     this.#epoch = options.epoch;
+    this.#unsyncedMax = options.unsyncedBlocks ?? unsyncedBlocksMax;
     const { segmentBlocks } = options.geometry;
     this.#headSegment = Math.floor(options.head.slot / segmentBlocks);
     this.#headOffset = options.head.slot % segmentBlocks;
@@ -254,7 +248,7 @@ export class LogWriter {
       return true;
     }
     const { segmentBlocks } = this.#geometry;
-    if (count > segmentBlocks >>> 1 || this.unsyncedBlocks + 3 * segmentBlocks > unsyncedBlocksMax) {
+    if (count > segmentBlocks >>> 1 || this.unsyncedBlocks + 3 * segmentBlocks > this.#unsyncedMax) {
       return false;
     }
     const next = this.#segments.after(this.#headSegment);
@@ -315,7 +309,7 @@ export class LogWriter {
       ) return "space";
     }
     const capacity = Math.min(recordDataMax, segmentBlocks - offset - 1);
-    if (this.unsyncedBlocks + skipped + capacity + 1 > unsyncedBlocksMax) {
+    if (this.unsyncedBlocks + skipped + capacity + 1 > this.#unsyncedMax) {
       this.#durability.start(this.sealedSequence);
       return "sync";
     }
@@ -347,7 +341,19 @@ export class LogWriter {
     if (this.#openSlot < 0 || this.#entryCount === 0 || this.failure) return;
     const kernels = this.#kernels;
     const pointer = this.#openPointer;
-    this.#fillHeader(pointer);
+    fillHeader(kernels, pointer, {
+      uuid: this.#uuid,
+      epoch: this.#epoch,
+      slot: this.#openSlot,
+      sequence: this.#nextSequence,
+      chain: this.#chain,
+      entryCount: this.#entryCount,
+      dataCount: this.#dataCount,
+      durableMark: this.durableSequence,
+      sealedMs: Math.floor(this.#clock.wallMs()),
+      isFlushPoint: this.#isFlushPoint,
+      last: this.#last,
+    });
     const blocks = 1 + this.#dataCount;
     const crc = kernels.recordSeal(pointer, kernels.map.crcs + (this.#openSlot + 1) * 4);
     const entries = pointer + recordField.entries;
@@ -387,47 +393,7 @@ export class LogWriter {
       this.#ram.endWrite(buffer);
       this.#durability.fail(error);
     });
-    if (this.unsyncedBlocks > unsyncedBlocksMax / 2) this.#durability.start(this.sealedSequence);
-  }
-
-  #fillHeader(pointer: number): void {
-    const kernels = this.#kernels;
-    const view = kernels.view;
-    const epoch = this.#epoch;
-    putMagic(kernels.bytes, pointer, recordMagic);
-    for (let i = 0; i < 8; i++) kernels.bytes[pointer + recordField.uuidPart + i] = this.#uuid[i]!;
-    view.setUint32(pointer + recordField.chain, this.#chain, true);
-    putU64(view, pointer + recordField.sequence, this.#nextSequence);
-    putU64(view, pointer + recordField.slot, this.#openSlot);
-    view.setUint32(pointer + recordField.epoch, epoch.number, true);
-    view.setUint16(pointer + recordField.entryCount, this.#entryCount, true);
-    view.setUint16(pointer + recordField.dataCount, this.#dataCount, true);
-    view.setUint32(pointer + recordField.epochRandom, epoch.randomLow, true);
-    view.setUint32(pointer + recordField.epochRandom + 4, epoch.randomHigh, true);
-    putU64(view, pointer + recordField.epochFirstSequence, epoch.firstSequence);
-    putU64(view, pointer + recordField.durableMark, this.durableSequence);
-    putU64(view, pointer + recordField.sealedMs, Math.floor(this.#clock.wallMs()));
-    view.setUint32(pointer + recordField.flags, this.#isFlushPoint ? recordFlagFlushPoint : 0, true);
-    const last = this.#last;
-    encodePrevious(view, pointer, {
-      // With no record before it, the slot is its own, which no reader takes for a place.
-      slot: last?.slot ?? this.#openSlot,
-      sequence: last?.sequence ?? this.#nextSequence - 1,
-      epoch: last?.epoch ?? 0,
-      entryCount: last?.entryCount ?? 0,
-      dataCount: last?.dataCount ?? 0,
-      crc: this.#chain,
-      ownSequence: this.#nextSequence,
-      ownSlot: this.#openSlot,
-    });
-    const target = pointer + blockBytes - recordEntriesMax * entryBytes;
-    if (last) {
-      kernels.bytes.copyWithin(
-        target,
-        kernels.map.entries,
-        kernels.map.entries + recordEntriesMax * entryBytes,
-      );
-    }
+    if (this.unsyncedBlocks > this.#unsyncedMax / 2) this.#durability.start(this.sealedSequence);
   }
 
   /** Fails the log from outside: a superblock could not be written, or the engine found a mistake of its own. */
