@@ -8,8 +8,8 @@
  */
 
 import { exitCode } from "../errors.ts";
-import { formatSize } from "../units.ts";
-import { defaultTunables, openCache, parseTunable, serve as serveVolume } from "./engine.ts";
+import { defaultTunables, parseTunable } from "./engine.ts";
+import { ioChoices, startEngine } from "./engine_host.ts";
 import type { Output } from "./output.ts";
 import { startCommand, StopSignal, writePidFile } from "./process.ts";
 import { noteRecovery } from "./recovery_note.ts";
@@ -50,10 +50,9 @@ export const serve: Command = {
       name: "io",
       kind: "choice",
       value: "BACKEND",
-      choices: ["auto", "portable"],
+      choices: ioChoices,
       standard: "auto",
-      choicesNote: "ring, by io_uring, comes with a later version",
-      summary: "how bytes move",
+      summary: "how bytes move: auto is portable; ring, by io_uring on Linux, is faster, and new",
     },
     {
       name: "set",
@@ -115,44 +114,39 @@ async function runServe(options: Options, output: Output): Promise<number> {
   });
 
   const progress = output.progress("recovering", "segments");
-  const cache = await openCache({
+  const exportName = options.text("export");
+  let lose: (error: Error) => void = () => {};
+  const lost = new Promise<never>((_, reject) => lose = reject);
+  lost.catch(() => {});
+  const host = await startEngine(options.text("io") ?? "auto", {
     cache: options.needed("cache"),
     backing: options.needed("backing"),
     readOnly: options.flag("read-only"),
     acceptDamage: options.flag("accept-damage"),
     acceptChangedBacking: options.flag("accept-changed-backing"),
     tunables,
+    listen: listen.length > 0 ? [...listen] : listenStandard,
+    ...(exportName === undefined ? {} : { exportName }),
+    description: "nbdboost",
+  }, {
     warn: (message) => output.note(message),
     onProgress: progress.update,
+    onLost: (error) => lose(error),
   }).finally(progress.end);
 
-  let code: number = exitCode.done;
   try {
-    noteRecovery(cache.recovery, output);
-    const exportName = options.text("export");
-    const server = await serveVolume(cache, {
-      listen: listen.length > 0 ? [...listen] : listenStandard,
-      ...(exportName === undefined ? {} : { exportName }),
-      description: `nbdboost, ${formatSize(cache.sizeBytes)}`,
-      readOnly: options.flag("read-only"),
-      warn: (message: string) => output.note(message),
-    });
+    noteRecovery(host.recovery, output);
+    const removePidFile = pidFile === undefined ? () => {} : writePidFile(pidFile);
     try {
-      const removePidFile = pidFile === undefined ? () => {} : writePidFile(pidFile);
-      try {
-        for (const uri of server.uris) output.line(`listening on ${uri}`);
-        output.line("ready");
-        code = await untilStopped(stop, commandLine, server.uris[0] ?? "");
-      } finally {
-        removePidFile();
-      }
+      for (const uri of host.uris) output.line(`listening on ${uri}`);
+      output.line("ready");
+      return await Promise.race([untilStopped(stop, commandLine, host.uris[0] ?? ""), lost]);
     } finally {
-      await server.close();
+      removePidFile();
     }
   } finally {
-    await cache.close();
+    await host.close();
   }
-  return code;
 }
 
 async function untilStopped(stop: StopSignal, commandLine: string | undefined, uri: string): Promise<number> {

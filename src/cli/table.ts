@@ -29,8 +29,6 @@ export interface OptionSpec {
   readonly repeatable?: boolean;
   /** The values that a `choice` takes. */
   readonly choices?: readonly string[];
-  /** What to know about other values of a `choice`. */
-  readonly choicesNote?: string;
   /** What holds when it is not given, as the help says it. */
   readonly standard?: string;
 }
@@ -120,7 +118,7 @@ export function parseOption(spec: OptionSpec, text: string): string | number {
     case "choice": {
       const choices = spec.choices ?? [];
       if (!choices.includes(text)) {
-        throw wrong(`one of ${choices.join(", ")}${spec.choicesNote ? ` (${spec.choicesNote})` : ""}`);
+        throw wrong(`one of ${choices.join(", ")}`);
       }
       return text;
     }

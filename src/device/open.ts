@@ -39,7 +39,7 @@ export interface OpenOptions {
   write: boolean;
   /** How bytes move; the portable backend by default. */
   io?: Io;
-  /** Asks for no page cache in between, where the backend and the filesystem can do without. */
+  /** Writes bypass the page cache, where the backend and the filesystem can do without: for the cache device. */
   direct?: boolean;
   /** Only for the short waits between tries of a block device's lock. */
   clock?: Clock;

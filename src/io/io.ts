@@ -74,6 +74,38 @@ export interface IoConnection {
   close(): void;
 }
 
+/** What an {@linkcode EventConnection} tells. Counts are bytes, or a negative errno. */
+export interface ConnectionEvents {
+  /** A receive ended; 0 when the peer has closed. */
+  received(count: number): void;
+  /** A send ended. */
+  sent(count: number): void;
+  /** Everything that came in this turn is here: the time to start the next receive and send. */
+  turn(): void;
+}
+
+/**
+ * A connection that can tell by events instead of promises, for which nothing is allocated per receive or send. After
+ * `useEvents`, `read` and `write` are not to be called any more.
+ */
+export interface EventConnection extends IoConnection {
+  /** Tells `events` from now on. */
+  useEvents(events: ConnectionEvents): void;
+  /** Starts a receive; at most one is under way. The memory is the connection's until `received`. */
+  receive(into: Uint8Array<ArrayBuffer>): void;
+  /** Starts a send; at most one is under way. The memory is the connection's until `sent`. */
+  send(bytes: Uint8Array<ArrayBuffer>): void;
+  /** Asks for one `turn` at the end of this turn, however often it is called until then. */
+  askTurn(): void;
+  /** Tells that promises are at work, so that what they do at once still belongs to this turn. */
+  promised(): void;
+}
+
+/** Whether a connection can tell by events. */
+export function tellsByEvents(connection: IoConnection): connection is EventConnection {
+  return "useEvents" in connection;
+}
+
 /** A listening socket. */
 export interface IoListener {
   /** The address as bound (the real port when 0 was asked for). */
@@ -93,9 +125,10 @@ export interface Io {
   readonly name: "portable" | "ring";
   /**
    * Opens a file or block device for positional access. With `create` a new regular file is made, which must not
-   * exist, readable and writable by its owner only.
+   * exist, readable and writable by its owner only. With `direct` writes
+   * bypass the page cache where that can be had, so that a sync has less to do.
    */
-  openFile(path: string, options: { write: boolean; create?: boolean }): Promise<IoFile>;
+  openFile(path: string, options: { write: boolean; create?: boolean; direct?: boolean }): Promise<IoFile>;
   /** What `path` leads to; symbolic links are followed. Undefined when there is nothing. */
   stat(path: string): Promise<PathFacts | undefined>;
   /** The absolute path without symbolic links. */

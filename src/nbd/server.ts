@@ -7,10 +7,11 @@
 import type { Volume } from "../cache/volume.ts";
 import { type Clock, systemClock } from "../clock.ts";
 import { UsageError } from "../errors.ts";
-import type { Io, IoConnection, IoListener } from "../io/io.ts";
+import { type Io, type IoConnection, type IoListener, tellsByEvents } from "../io/io.ts";
 import { portableIo } from "../io/portable.ts";
 import { Connection } from "./connection.ts";
 import { closingMsMax, connectionsMax } from "./constants.ts";
+import { EventDriver } from "./event_connection.ts";
 import { type Export, ExportTable } from "./exports.ts";
 import { newStatistics, type Observer, type Statistics } from "./statistics.ts";
 import { formatNbdUri, type NbdUri, parseNbdUri } from "./uri.ts";
@@ -28,21 +29,21 @@ export interface ServeOptions {
   description?: string | undefined;
   /** Refuses writes. Only when one volume is served. */
   readOnly?: boolean | undefined;
-  /** Moves the bytes. */
+  /** Moves the bytes; the portable backend by default. */
   io?: Io | undefined;
-  /** Time for deadlines. */
+  /** Time for deadlines; the machine's clock by default. */
   clock?: Clock | undefined;
   /** Takes sentences for the operator; by default `console.warn`. */
   warn?: ((message: string) => void) | undefined;
   /** Is told how long requests took. */
   observer?: Observer | undefined;
-  /** Connections beyond this number are closed at once. */
+  /** Connections beyond this number are closed at once; 256 by default. */
   connectionsMax?: number | undefined;
 }
 
 /** A running server. */
 export interface Server extends AsyncDisposable {
-  /** Where it listens, with the ports that were bound. */
+  /** Where it listens, with the ports that were bound, in the order of `listen`; clients take them as they are. */
   readonly uris: readonly string[];
   /** Open connections. */
   readonly clients: number;
@@ -56,15 +57,27 @@ export interface Server extends AsyncDisposable {
 }
 
 /**
- * Serves a volume, or several under their names, to NBD clients.
+ * Serves a volume, or several under their names, to NBD clients: qemu, libvirt, the Linux kernel's nbd client, libnbd.
+ *
+ * There is no encryption and no password: whoever reaches the address reads and writes the volume. Listen on a unix
+ * socket or on 127.0.0.1 unless the network is yours alone.
+ *
+ * The volumes stay yours: close the server first and each volume after it.
  *
  * @throws {UsageError} when a URI or an export's name cannot be meant, or TLS is asked for
  * @throws {NbdboostError} when an address cannot be listened on; nothing is left listening then
  * @example
- * ```ts ignore
- * const server = await serve(volume, { listen: "nbd://127.0.0.1:0" });
- * console.log(server.uris[0]);
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { formatCache, MemoryDevice, openCache, serve } from "../../mod.ts";
+ * const [fast, slow] = [new MemoryDevice(16 * 1024 * 1024), new MemoryDevice(64 * 1024 * 1024)];
+ * await formatCache({ cache: fast, backing: slow });
+ * const cache = await openCache({ cache: fast, backing: slow });
+ *
+ * const server = await serve(cache, { listen: "nbd://127.0.0.1:0" }); // port 0: any free one
+ * assert(server.uris[0]!.startsWith("nbd://127.0.0.1:")); // for example: nbdinfo nbd://127.0.0.1:40613
  * await server.close();
+ * await cache.close();
  * ```
  */
 export async function serve(volumes: Volume | readonly Export[], options: ServeOptions): Promise<Server> {
@@ -131,7 +144,7 @@ class NbdServer implements Server {
   readonly #warn: (message: string) => void;
   readonly #observer: Observer | undefined;
   readonly #connectionsMax: number;
-  readonly #connections = new Map<Connection, Promise<void>>();
+  readonly #connections = new Map<Connection | EventDriver, Promise<void>>();
   readonly #accepting: Promise<void>[];
   readonly #pauses = new Set<() => void>();
   #refusing = false;
@@ -183,13 +196,16 @@ class NbdServer implements Server {
     }
     this.#refusing = full;
     if (full || this.#closing !== null) return socket.close();
-    const connection = new Connection(socket, {
+    const options = {
       exports: this.#exports,
       statistics: this.statistics,
       observer: this.#observer,
       clock: this.#clock,
       warn: this.#warn,
-    });
+    };
+    const connection = tellsByEvents(socket)
+      ? new EventDriver(socket, options)
+      : new Connection(socket, options);
     const served = connection.run().finally(() => this.#connections.delete(connection));
     this.#connections.set(connection, served);
   }

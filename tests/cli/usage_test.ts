@@ -50,11 +50,10 @@ const mistakes: readonly (readonly [words: string[], says: string[]])[] = [
   [["format", "--cache", "c", "--backing", "b", "--cache-size", "0"], ["--cache-size", '"0"', "size"]],
   [["format", "--cache", "c", "--cache", "d", "--backing", "b"], ["--cache is given twice", '"c"', '"d"']],
   [["serve", "--cach", "c"], ["--cach is not known to serve", "did you mean --cache?"]],
-  [["serve", "--cache", "c", "--backing", "b", "--io", "ring"], [
+  [["serve", "--cache", "c", "--backing", "b", "--io", "turbo"], [
     "--io",
-    '"ring"',
-    "auto, portable",
-    "later version",
+    '"turbo"',
+    "auto, ring, portable",
   ]],
   [["serve", "--cache", "c", "--backing", "b", "--set", "writeback"], ["--set", '"writeback"', "KEY=VALUE"]],
   [["serve", "--cache", "c", "--backing", "b", "--set", "speed=9"], ['"speed"', "writeback_batch"]],

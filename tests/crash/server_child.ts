@@ -6,6 +6,9 @@
 
 import { cliPath } from "../cli/support.ts";
 
+/** The I/O backend of the servers: NBDBOOST_IO=ring runs the kill test over io_uring. */
+const io = Deno.env.get("NBDBOOST_IO") ?? "auto";
+
 /** A server in a process of its own. */
 export class ServerChild {
   readonly #child: Deno.ChildProcess;
@@ -17,7 +20,7 @@ export class ServerChild {
 
   constructor(args: readonly string[]) {
     this.#child = new Deno.Command(Deno.execPath(), {
-      args: ["run", "--quiet", "--allow-all", cliPath, "serve", ...args],
+      args: ["run", "--quiet", "--allow-all", cliPath, "serve", "--io", io, ...args],
       stdin: "null",
       stdout: "piped",
       stderr: "piped",

@@ -1,0 +1,115 @@
+/**
+ * What the main thread and the engine's Worker say to each other. Plain data only.
+ *
+ * ```text
+ *   main → worker   start, drain, status, stop      (each with a number; then an eventfd is written, which wakes it up)
+ *   worker → main   awake, warning, progress, answer, failure, ended
+ * ```
+ *
+ * @module
+ */
+
+import type { CacheStatus } from "../cache/status.ts";
+import type { RecoveryReport } from "../cache/open.ts";
+import type { Tunables } from "../cache/tunables.ts";
+import {
+  DamageError,
+  DeviceError,
+  type DeviceErrorCode,
+  NbdboostError,
+  RefusedError,
+  UsageError,
+} from "../errors.ts";
+
+/** What is to be served, and how. */
+export interface HostOptions {
+  /** The path of the cache device. */
+  cache: string;
+  /** The path of the backing device. */
+  backing: string;
+  readOnly?: boolean;
+  acceptDamage?: boolean;
+  acceptChangedBacking?: boolean;
+  tunables?: Partial<Tunables>;
+  /** NBD URIs to listen on. */
+  listen: string | string[];
+  exportName?: string;
+  /** A line for people about the export. */
+  description?: string;
+}
+
+/** What a started engine tells of itself. */
+export interface Started {
+  recovery: RecoveryReport;
+  sizeBytes: number;
+  uris: string[];
+}
+
+/** A request, without its number. */
+export type Request =
+  | { ask: "start"; options: HostOptions }
+  | { ask: "drain" }
+  | { ask: "status" }
+  | { ask: "stop" };
+
+/** What each request is answered with. */
+export interface Answers {
+  start: Started;
+  drain: undefined;
+  status: { cache: CacheStatus; clients: number };
+  stop: undefined;
+}
+
+/** What the main thread sends. */
+export type ToWorker = Request & { number: number };
+
+/** What the Worker sends. */
+export type ToMain =
+  | { tell: "awake"; descriptor: number }
+  | { tell: "warning"; message: string }
+  | { tell: "progress"; number: number; done: number; total: number }
+  | { tell: "answer"; number: number; answer: unknown }
+  | { tell: "failure"; number: number; error: PlainError }
+  /** The ring is closed; the thread may go. */
+  | { tell: "ended" };
+
+/** An error as plain data. */
+export interface PlainError {
+  name: string;
+  message: string;
+  code?: string;
+  stack?: string;
+}
+
+/** Takes an error apart. */
+export function plainError(error: unknown): PlainError {
+  if (!(error instanceof Error)) return { name: "Error", message: String(error) };
+  const { name, message, stack } = error;
+  const code = (error as { code?: unknown }).code;
+  return {
+    name,
+    message,
+    ...(typeof code === "string" ? { code } : {}),
+    ...(stack === undefined ? {} : { stack }),
+  };
+}
+
+/** Puts an error together again, of the class that it had. */
+export function revivedError({ name, message, code, stack }: PlainError): Error {
+  const cause = new Error(message);
+  if (stack !== undefined) cause.stack = stack;
+  switch (name) {
+    case "UsageError":
+      return new UsageError(message, { cause });
+    case "RefusedError":
+      return new RefusedError(message, { cause });
+    case "DamageError":
+      return new DamageError(message, { cause });
+    case "DeviceError":
+      return new DeviceError(code as DeviceErrorCode, message, { cause });
+    case "NbdboostError":
+      return new NbdboostError(message, { cause });
+    default:
+      return cause;
+  }
+}

@@ -1,0 +1,177 @@
+/**
+ * Serves a cache from a thread of its own, which waits in the ring; the caller's thread stays free for signals, people
+ * and control.
+ *
+ * @module
+ */
+
+import { NbdboostError } from "../errors.ts";
+import { wakeRing } from "../io/ring/wake_up.ts";
+import {
+  type Answers,
+  type HostOptions,
+  type Request,
+  revivedError,
+  type Started,
+  type ToMain,
+  type ToWorker,
+} from "./messages.ts";
+
+/**
+ * Never called: an import that can be seen in the program makes `deno compile` include the thread's module, which the
+ * string in `new Worker` does not.
+ */
+export const includedWorker = (): Promise<unknown> => import("./ring_worker.ts");
+
+/** What the host is told while it runs. */
+export interface HostEvents {
+  /** Takes a sentence for the operator. */
+  warn?: (message: string) => void;
+  /** Progress of recovery: segments read, and segments in all. */
+  onProgress?: (done: number, total: number) => void;
+  /** The engine is gone through a mistake of ours; nothing is served any more. */
+  onLost?: (error: Error) => void;
+}
+
+interface Waiting {
+  resolve: (answer: unknown) => void;
+  reject: (error: Error) => void;
+  onProgress: ((done: number, total: number) => void) | undefined;
+}
+
+/** A cache that is served from its own thread. */
+export class RingHost implements Started, AsyncDisposable {
+  readonly recovery: Started["recovery"];
+  readonly sizeBytes: number;
+  readonly uris: string[];
+  readonly #line: Line;
+  #closed: Promise<void> | undefined;
+
+  private constructor(line: Line, started: Started) {
+    this.#line = line;
+    this.recovery = started.recovery;
+    this.sizeBytes = started.sizeBytes;
+    this.uris = started.uris;
+  }
+
+  /** Opens and serves; rejects as `openCache` and `serve` do. Ask `probeRing` first. */
+  static async start(options: HostOptions, events: HostEvents = {}): Promise<RingHost> {
+    const line = await Line.open(events);
+    try {
+      return new RingHost(line, await line.ask({ ask: "start", options }, events.onProgress));
+    } catch (error) {
+      await line.close();
+      throw error;
+    }
+  }
+
+  /** See `Cache.drain`. */
+  drain(options: { onProgress?: (done: number, total: number) => void } = {}): Promise<void> {
+    return this.#line.ask({ ask: "drain" }, options.onProgress);
+  }
+
+  /** What is going on. */
+  status(): Promise<Answers["status"]> {
+    return this.#line.ask({ ask: "status" });
+  }
+
+  /** Closes the server, then the cache, then the thread. */
+  close(): Promise<void> {
+    return this.#closed ??= this.#line.close();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+}
+
+/** Questions and answers. */
+class Line {
+  readonly #worker: Worker;
+  readonly #events: HostEvents;
+  readonly #waiting = new Map<number, Waiting>();
+  #descriptor = -1;
+  #number = 0;
+  #lost: Error | undefined;
+  #awake!: () => void;
+  #failed!: (error: Error) => void;
+  readonly #started = new Promise<void>((resolve, reject) => {
+    this.#awake = resolve;
+    this.#failed = reject;
+  });
+
+  #end!: () => void;
+  readonly #ended = new Promise<void>((resolve) => this.#end = resolve);
+
+  private constructor(events: HostEvents) {
+    this.#events = events;
+    this.#worker = new Worker(new URL("./ring_worker.ts", import.meta.url), { type: "module", name: "ring" });
+    this.#worker.onmessage = ({ data }: MessageEvent<ToMain>) => this.#take(data);
+    this.#worker.onerror = (event) => {
+      event.preventDefault();
+      this.#lose(new NbdboostError(`The engine's thread ended by a mistake of its own: ${event.message}`));
+    };
+  }
+
+  static async open(events: HostEvents): Promise<Line> {
+    const line = new Line(events);
+    await line.#started;
+    return line;
+  }
+
+  ask<R extends Request>(
+    request: R,
+    onProgress?: (done: number, total: number) => void,
+  ): Promise<Answers[R["ask"]]> {
+    return new Promise((resolve, reject) => {
+      if (this.#lost) return reject(this.#lost);
+      const number = ++this.#number;
+      // Throws, and so rejects, when something in it is not plain data.
+      this.#worker.postMessage({ ...request, number } satisfies ToWorker);
+      this.#waiting.set(number, { resolve: resolve as (answer: unknown) => void, reject, onProgress });
+      wakeRing(this.#descriptor);
+    });
+  }
+
+  async close(): Promise<void> {
+    try {
+      if (!this.#lost) await this.ask({ ask: "stop" });
+    } finally {
+      // Not before its ring is closed, or that would stay open as long as this process.
+      if (!this.#lost) await this.#ended;
+
+      this.#worker.terminate();
+    }
+  }
+
+  #take(message: ToMain): void {
+    switch (message.tell) {
+      case "awake":
+        this.#descriptor = message.descriptor;
+        return this.#awake();
+      case "warning":
+        return this.#events.warn?.(message.message);
+      case "ended":
+        return this.#end();
+      case "progress":
+        return this.#waiting.get(message.number)?.onProgress?.(message.done, message.total);
+      case "answer":
+        this.#waiting.get(message.number)?.resolve(message.answer);
+        this.#waiting.delete(message.number);
+        return;
+      case "failure":
+        this.#waiting.get(message.number)?.reject(revivedError(message.error));
+        this.#waiting.delete(message.number);
+        return;
+    }
+  }
+
+  #lose(error: Error): void {
+    this.#lost = error;
+    this.#failed(error);
+    this.#end();
+    for (const { reject } of this.#waiting.values()) reject(error);
+    this.#waiting.clear();
+    this.#events.onLost?.(error);
+  }
+}

@@ -1,0 +1,121 @@
+/**
+ * The engine's thread: cache and server over one ring. Started by `ring_host.ts` as a Worker, and good for
+ * nothing else: it takes over its thread.
+ *
+ * @module
+ */
+
+import type { Cache } from "../cache/cache.ts";
+import { openCache } from "../cache/open.ts";
+import type { BlockDevice } from "../device/block_device.ts";
+import { openDevice } from "../device/open.ts";
+import type { Io } from "../io/io.ts";
+import { openReactor, reactorIo } from "../io/ring/mod.ts";
+import { WakeUp } from "../io/ring/wake_up.ts";
+import { serve, type Server } from "../nbd/mod.ts";
+import { type HostOptions, plainError, type Started, type ToMain, type ToWorker } from "./messages.ts";
+
+/** The Worker's own end; the types of the main thread's global do not know it. */
+interface Port {
+  postMessage(message: ToMain): void;
+  onmessage: ((event: MessageEvent<ToWorker>) => void) | null;
+  close(): void;
+}
+const port = globalThis as unknown as Port;
+
+const reactor = openReactor({ dedicated: true });
+const io: Io = reactorIo(reactor);
+let cache: Cache | undefined;
+let server: Server | undefined;
+let taken = 0;
+
+// Messages come through Deno's event loop, which is visited until the one that the wake-up announced is here.
+const wakeUp = new WakeUp(reactor, (count) => reactor.visitUntil(() => taken >= count));
+
+async function openPair(options: HostOptions): Promise<{ cache: BlockDevice; backing: BlockDevice }> {
+  const write = !(options.readOnly ?? false);
+  const { clock } = reactor;
+  const cache = await openDevice(options.cache, { write, io, clock, direct: true });
+  try {
+    return { cache, backing: await openDevice(options.backing, { write, io, clock }) };
+  } catch (error) {
+    await cache.close();
+    throw error;
+  }
+}
+
+async function start(number: number, options: HostOptions): Promise<Started> {
+  const warn = (message: string) => port.postMessage({ tell: "warning", message });
+  const { clock } = reactor;
+  cache = await openCache({
+    ...await openPair(options),
+    ...pick(options, "readOnly", "acceptDamage", "acceptChangedBacking", "tunables"),
+    clock,
+    warn,
+    onProgress: (done, total) => port.postMessage({ tell: "progress", number, done, total }),
+  });
+  try {
+    server = await serve(cache, {
+      listen: options.listen,
+      exportName: options.exportName,
+      description: options.description,
+      readOnly: options.readOnly,
+      io,
+      clock,
+      warn,
+    });
+  } catch (error) {
+    await cache.close();
+    throw error;
+  }
+  return { recovery: cache.recovery, sizeBytes: cache.sizeBytes, uris: [...server.uris] };
+}
+
+async function stop(): Promise<void> {
+  try {
+    await server?.close();
+  } finally {
+    await cache?.close();
+  }
+}
+
+async function perform(message: ToWorker): Promise<unknown> {
+  const { number } = message;
+  switch (message.ask) {
+    case "start":
+      return await start(number, message.options);
+    case "drain":
+      return await cache!.drain({
+        onProgress: (done, total) => port.postMessage({ tell: "progress", number, done, total }),
+      });
+    case "status":
+      return { cache: cache!.status(), clients: server!.clients };
+    case "stop":
+      return await stop();
+  }
+}
+
+function pick<T extends object, K extends keyof T>(from: T, ...names: K[]): Pick<T, K> {
+  const entries = names.filter((name) => from[name] !== undefined).map((name) => [name, from[name]]);
+  return Object.fromEntries(entries) as Pick<T, K>;
+}
+
+port.onmessage = ({ data }) => {
+  taken++;
+  const { number } = data;
+  perform(data).then(
+    (answer) => port.postMessage({ tell: "answer", number, answer }),
+    (error) => port.postMessage({ tell: "failure", number, error: plainError(error) }),
+  ).finally(() => {
+    if (data.ask !== "stop") return;
+    wakeUp.close();
+    reactor.stop();
+  });
+};
+
+port.postMessage({ tell: "awake", descriptor: wakeUp.descriptor });
+// Not awaited: a module that has not ended gets no messages.
+reactor.run().then(() => {
+  port.postMessage({ tell: "ended" });
+  port.close();
+});

@@ -1,0 +1,199 @@
+/**
+ * Listening sockets on the ring.
+ *
+ * Invariants: a unix socket's path is removed only when nothing answers on it, or when it is the very socket that we
+ * made; nothing else is ever removed. `accept` is null from `close` on.
+ *
+ * @module
+ */
+
+import { NbdboostError, RefusedError, UsageError } from "../../errors.ts";
+import type { IoConnection, IoListener, SocketAddress } from "../io.ts";
+import { operation, socketConstant } from "./abi.ts";
+import { boundAddress, type NativeAddress, tcpAddress, unixAddress } from "./address.ts";
+import { RingConnection } from "./connection.ts";
+import { errno, errnoError } from "./errno.ts";
+import { submit } from "./operation.ts";
+import type { Reactor } from "./reactor.ts";
+
+/** Longest path of a unix socket in bytes: what `sockaddr_un` holds, less the zero at its end. */
+const socketPathBytesMax = 107;
+/** Connections that wait to be accepted. */
+const backlogMax = 1024;
+
+const { stream, closeOnExec, nonBlocking, levelSocket, reuseAddress, levelTcp, noDelay } = socketConstant;
+const on = new Uint8Array(new Int32Array([1]).buffer);
+
+/** Listens on `address`. See `Io.listen`. */
+export function listenRing(reactor: Reactor, address: SocketAddress): RingListener {
+  return address.transport === "tcp" ? listenTcp(reactor, address) : listenUnix(reactor, address.path);
+}
+
+function listenTcp(reactor: Reactor, address: SocketAddress & { transport: "tcp" }): RingListener {
+  const { hostname, port } = address;
+  const name = `${hostname.includes(":") ? `[${hostname}]` : hostname}:${port}`;
+  if (!Number.isInteger(port) || port < 0 || port > 65535) {
+    throw new UsageError(
+      `Cannot listen on ${name}: a port is a number from 0 to 65535, where 0 picks a free one`,
+    );
+  }
+  const { libc } = reactor;
+  const descriptor = listening(reactor, name, tcpAddress(libc, hostname, port));
+  return new RingListener(reactor, descriptor, boundAddress(libc, descriptor), () => {});
+}
+
+function listenUnix(reactor: Reactor, path: string): RingListener {
+  if (path === "" || path.includes("\0")) {
+    throw new UsageError(`Cannot listen on the unix socket "${path}": expected the path of a file; give one`);
+  }
+  const pathBytes = new TextEncoder().encode(path).length;
+  if (pathBytes > socketPathBytesMax) {
+    throw new UsageError(
+      `Cannot listen on ${path}: the path has ${pathBytes} bytes, and a unix socket's has at most ` +
+        `${socketPathBytesMax}; use a shorter one, for example below /run or /tmp`,
+    );
+  }
+  removeStaleSocket(reactor, path);
+  const descriptor = listening(reactor, path, unixAddress(path));
+  const made = lstat(path);
+  const removePath = () => {
+    const found = lstat(path);
+    if (found && made && found.ino === made.ino && found.dev === made.dev) Deno.removeSync(path);
+  };
+  return new RingListener(reactor, descriptor, { transport: "unix", path }, removePath);
+}
+
+function listening(reactor: Reactor, name: string, address: NativeAddress): number {
+  const { libc } = reactor;
+  const descriptor = libc.call.socket(address.family, stream | closeOnExec, 0);
+  if (descriptor < 0) throw listenError(name, libc.errno());
+  const tcp = address.family !== socketConstant.familyUnix;
+  if (tcp) libc.call.setsockopt(descriptor, levelSocket, reuseAddress, on, on.length);
+  const failed = libc.call.bind(descriptor, address.bytes, address.bytes.length) !== 0 ||
+    libc.call.listen(descriptor, backlogMax) !== 0;
+  if (!failed) return descriptor;
+  const number = libc.errno();
+  libc.call.close(descriptor);
+  throw listenError(name, number);
+}
+
+function lstat(path: string): Deno.FileInfo | undefined {
+  try {
+    return Deno.lstatSync(path);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound || (error as { code?: unknown }).code === "ENOTDIR") {
+      return undefined;
+    }
+    throw error;
+  }
+}
+
+function removeStaleSocket(reactor: Reactor, path: string): void {
+  const found = lstat(path);
+  if (!found) return;
+  if (!found.isSocket) {
+    throw new RefusedError(
+      `Cannot listen on ${path}: something that is not a socket is there already; remove it or use another path`,
+    );
+  }
+  const { libc } = reactor;
+  const { family, bytes } = unixAddress(path);
+  const descriptor = libc.call.socket(family, stream | closeOnExec | nonBlocking, 0);
+  if (descriptor < 0) throw listenError(path, libc.errno());
+  const number = libc.call.connect(descriptor, bytes, bytes.length) === 0 ? 0 : libc.errno();
+  libc.call.close(descriptor);
+  if (number === errno.ENOENT) return;
+  if (number === errno.ECONNREFUSED) return Deno.removeSync(path);
+  // EAGAIN: somebody listens and has a queue.
+  if (number !== 0 && number !== errno.EAGAIN) throw listenError(path, number);
+  throw new RefusedError(
+    `Cannot listen on ${path}: another process answers on this socket; stop it or use another path`,
+  );
+}
+
+function listenError(name: string, number: number): NbdboostError {
+  const cause = errnoError("listen", number);
+  if (number === errno.EADDRINUSE) {
+    return new RefusedError(
+      `Cannot listen on ${name}: the address is in use by another process; stop it or use another address`,
+      { cause },
+    );
+  }
+  if (number === errno.EADDRNOTAVAIL || number === errno.ENOENT) {
+    return new UsageError(
+      `Cannot listen on ${name}: this machine has no such address (${cause.message}); expected a host name or address ` +
+        `of this machine, or a path in an existing directory`,
+      { cause },
+    );
+  }
+  return new NbdboostError(
+    `Cannot listen on ${name}: ${cause.message}; check the address and the rights to it`,
+    { cause },
+  );
+}
+
+/** A listening socket on the ring. */
+export class RingListener implements IoListener {
+  readonly address: SocketAddress;
+  readonly #reactor: Reactor;
+  readonly #descriptor: number;
+  readonly #removePath: () => void;
+  #accepting = 0;
+  #closed = false;
+
+  /** Owns `descriptor` from now on. */
+  constructor(reactor: Reactor, descriptor: number, address: SocketAddress, removePath: () => void) {
+    this.#reactor = reactor;
+    this.#descriptor = descriptor;
+    this.address = address;
+    this.#removePath = removePath;
+    reactor.acquire();
+  }
+
+  async accept(): Promise<IoConnection | null> {
+    const reactor = this.#reactor;
+    while (!this.#closed) {
+      this.#accepting++;
+      const result = await submit(reactor, {
+        operation: operation.accept,
+        descriptor: this.#descriptor,
+        flags: closeOnExec,
+      });
+      this.#accepting--;
+      if (this.#closed) {
+        if (result >= 0) reactor.libc.call.close(result);
+        this.#release();
+        return null;
+      }
+      if (result >= 0) {
+        if (this.address.transport === "tcp") {
+          reactor.libc.call.setsockopt(result, levelTcp, noDelay, on, on.length);
+        }
+        return new RingConnection(reactor, result);
+      }
+      if (!isPassing(-result)) throw errnoError("accept", -result);
+    }
+    return null;
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#removePath();
+    // Ends an accept that is in flight.
+    this.#reactor.libc.call.shutdown(this.#descriptor, socketConstant.shutdownBoth);
+    this.#release();
+  }
+
+  #release(): void {
+    if (this.#accepting > 0) return;
+    this.#reactor.libc.call.close(this.#descriptor);
+    this.#reactor.release();
+  }
+}
+
+/** A peer that left before its turn concerns nobody. */
+function isPassing(number: number): boolean {
+  return number === errno.EINTR || number === errno.EAGAIN || number === errno.ECONNABORTED ||
+    number === errno.ECONNRESET;
+}
