@@ -394,7 +394,7 @@ export class Cache implements Volume {
     const { clock, tunables } = this.#core;
     const again = () => {
       if (this.#closed) return;
-      if (tunables.flushInterval > 0) this.#engine!.writes.flush().catch(() => {});
+      if (tunables.flushInterval > 0) this.#engine!.writes.durable().catch(() => {});
       this.#stopTimer = clock.after(Math.max(1, tunables.flushInterval) * 1000, again);
     };
     this.#stopTimer = clock.after(Math.max(1, tunables.flushInterval) * 1000, again);

@@ -130,6 +130,7 @@ export async function checkScan(
     });
   }
   noteGaps(scan, problems);
+  noteUnreadable(scan, problems);
   let verifiedBlocks = 0;
   for (const [i, record] of scan.records.entries()) {
     verifiedBlocks += await checkRecord(scan, record, problems);
@@ -202,6 +203,24 @@ function noteGaps(scan: Scan, problems: Problem[]): void {
       offset: geometry.logOffset + gap.slot * blockBytes,
       length: blockBytes,
       ...(gap.lost ? { volumeOffset: 0, volumeLength: backingBytes } : {}),
+    });
+  }
+}
+
+/** Places outside of all known records that could not be read: after a crash they may have held flushed records. */
+function noteUnreadable(scan: Scan, problems: Problem[]): void {
+  const { reader, records, superblock } = scan;
+  const known = (slot: number) =>
+    records.some((record) => slot >= record.slot && slot <= record.slot + record.dataCount);
+  for (const slot of reader.unreadable.keys()) {
+    if (known(slot)) continue;
+    problems.push({
+      severity: superblock.clean ? "damage" : "loss",
+      what: superblock.clean
+        ? "a block outside of all records cannot be read"
+        : "a block behind the end of the log cannot be read and may have held flushed data",
+      offset: superblock.geometry.logOffset + slot * blockBytes,
+      length: blockBytes,
     });
   }
 }

@@ -37,23 +37,34 @@ export function loseVersion(
   if (!engine || engine.writer.failure) return;
   // Until the entry is in a record, the old place is held and the cache cannot be closed as clean: nothing else says that
   // the block is lost.
-  segments.live[segment]!++;
+  const list = segments.losses.get(segment);
+  if (list) list.push({ block, mask });
+  else segments.losses.set(segment, [{ block, mask }]);
   core.statistics.unrecordedLosses++;
-  void engine.room.take("engine", () => {
-    core.statistics.unrecordedLosses--;
-    segments.live[segment]!--;
-    const left = versions.poison.mask(block) & mask;
-    if (left !== 0) {
-      const headerSlot = engine.writer.putRange(entryKind.poisoned, block, 1, left);
-      segments.addRange(segments.poisoned, segments.of(headerSlot), {
-        start: block,
-        end: block + 1,
-        headerSlot,
-      });
-    }
-    // Either the entry, or the newer version that healed it meanwhile, must be durable before the old place goes.
-    segments.supersede(segment, engine.writer.lastPutSequence);
-  }).catch(() => {});
+  // If the log is too full for that, the tail does it when it gets there.
+  void engine.room.take("engine", () => recordLoss(core, engine.writer, segment)).catch(() => {});
+}
+
+/** Puts the entry for one of the losses of `segment`, if there are any; the writer is known to take it. */
+export function recordLoss(core: Core, writer: LogWriter, segment: number): void {
+  const { segments, versions } = core;
+  const list = segments.losses.get(segment);
+  const loss = list?.shift();
+  if (!list || !loss) return;
+  if (list.length === 0) segments.losses.delete(segment);
+  core.statistics.unrecordedLosses--;
+  const { block, mask } = loss;
+  const left = versions.poison.mask(block) & mask;
+  if (left !== 0) {
+    const headerSlot = writer.putRange(entryKind.poisoned, block, 1, left);
+    segments.addRange(segments.poisoned, segments.of(headerSlot), {
+      start: block,
+      end: block + 1,
+      headerSlot,
+    });
+  }
+  // Either the entry, or the newer version that healed it meanwhile, must be durable before the old place goes.
+  segments.supersede(segment, writer.lastPutSequence);
 }
 
 /** Writes poisoned entries for everything that recovery found lost, durably: it must survive the next restart too. */

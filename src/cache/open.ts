@@ -152,7 +152,13 @@ async function open(options: EngineOptions, device: BlockDevice, backing: BlockD
     warn(`${device.name}: ${checkpoint.problem}; everything in the log counts as dirty`);
   }
   const reader = new LogReader(device, geometry, superblock.uuid, options.unsyncedBlocks);
+  reader.acceptUnreadable = options.readOnly === true || options.acceptDamage === true;
   const walk = await replayLog(reader, superblock, versions, checkpoint.bits, options.onProgress);
+  if (reader.unreadable.size > 0) {
+    warn(
+      `${device.name}: ${reader.unreadable.size} blocks of the log cannot be read; nbdboost check tells more`,
+    );
+  }
   const recovery = report(superblock, versions, walk);
   const readOnly = options.readOnly === true || (recovery.damaged && !options.acceptDamage);
   if (recovery.damaged && !options.readOnly) {

@@ -252,10 +252,14 @@ export class Reads {
     }
     try {
       await this.readSlots(block, slot, 1, bytes);
-      return { bytes, mask };
+      // A clean version that was rotten is gone, and the backing has all of it.
+      return kernels.indexGet(block) === noSlot ? { bytes: bytes.fill(0), mask: 0 } : { bytes, mask };
     } catch (error) {
+      const current = kernels.indexGet(block);
+      if (current === slot) throw error;
+      // Moved to the head meanwhile, out of the tail's way: it is as dirty as before.
+      if (current !== noSlot) return await this.fetch(block);
       // A rotten version is poisoned by now, and a write to other sectors of the block may go on without it.
-      if (kernels.indexGet(block) === slot) throw error;
       return { bytes: bytes.fill(0), mask: 0 };
     }
   }

@@ -1,6 +1,6 @@
 /**
  * Waiting for log space. Writers that do not fit wait in one line; nobody waits for ever: if the log stays full and
- * nothing is written back for `fullTimeout` seconds, the writer at the head of the line fails with EIO.
+ * nothing is written back for `fullTimeout` seconds, whoever has waited for so long fails with EIO.
  *
  * @module
  */
@@ -47,22 +47,39 @@ export class Room {
 
   /** Resolves when the open record takes one more entry. `append` then runs at once, before anybody else can append. */
   async take<T>(appender: Appender, append: () => T): Promise<T> {
-    if (appender === "engine") return await this.#wait(appender, append);
+    // A wait in the line is a wait for the full log as well.
+    const since = this.#clock.monotonicMs();
+    if (appender !== "client") return await this.#wait(appender, append, since);
     this.#lineLength++;
     const before = this.#line;
     let leave = () => {};
     this.#line = new Promise((resolve) => leave = resolve);
     try {
       await before;
-      return await this.#wait(appender, append);
+      return await this.#wait(appender, append, since);
     } finally {
       this.#lineLength--;
       leave();
     }
   }
 
-  async #wait<T>(appender: Appender, append: () => T): Promise<T> {
-    const since = this.#clock.monotonicMs();
+  /**
+   * As {@linkcode take}, but tells false at once when the log is too full: for write-back, from which alone space can come,
+   * so that waiting for it would be for ever.
+   */
+  async takeUnlessFull(appender: "engine" | "tail", append: () => void): Promise<boolean> {
+    for (;;) {
+      const wait = this.#writer.prepare(appender);
+      if (wait === "space") return false;
+      if (wait === "none") break;
+      if (wait === "failed") throw this.#writer.failure!;
+      await this.#nextWake();
+    }
+    append();
+    return true;
+  }
+
+  async #wait<T>(appender: Appender, append: () => T, since: number): Promise<T> {
     for (;;) {
       const wait = this.#writer.prepare(appender);
       if (wait === "none") return append();
@@ -77,13 +94,18 @@ export class Room {
             `(full_timeout); see the state of the backing device`,
         );
       }
-      await new Promise<void>((resolve) => {
-        const cancel = this.#clock.after(lookMs, resolve);
-        this.#watchers.push(() => {
-          cancel();
-          resolve();
-        });
-      });
+      await this.#nextWake();
     }
+  }
+
+  /** Resolves when something happened, or after a while. */
+  #nextWake(): Promise<void> {
+    return new Promise((resolve) => {
+      const cancel = this.#clock.after(lookMs, resolve);
+      this.#watchers.push(() => {
+        cancel();
+        resolve();
+      });
+    });
   }
 }

@@ -58,6 +58,8 @@ export async function scanCache(
   const checkpoint = await readCheckpoint(device, superblock);
   const isDirty = checkpoint.bits ? (slot: number) => checkpoint.bits!.has(slot) : () => true;
   const reader = new LogReader(device, geometry, superblock.uuid);
+  // What cannot be read is told of, not a reason to tell nothing.
+  reader.acceptUnreadable = true;
   const records: ScannedRecord[] = [];
   const walk = await walkLog(reader, superblock, {
     placed() {},

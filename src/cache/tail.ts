@@ -16,6 +16,7 @@ import type { SuperblockStore } from "../log/superblock_store.ts";
 import type { LogWriter } from "../log/writer.ts";
 import { fullMask } from "../units.ts";
 import type { Core } from "./core.ts";
+import { recordLoss } from "./losses.ts";
 import type { Reads } from "./reads.ts";
 import type { Room } from "./room.ts";
 
@@ -108,7 +109,7 @@ export class Tail {
     if (segments.live[segment]! > 0) return false;
     this.#settleRanges(segment);
     if (!this.#rangesSettled(segment)) return false;
-    await this.#moveUnsettled(segment);
+    if (!(await this.#moveUnsettled(segment))) return false;
     const needed = Math.max(segments.supersededBy[segment]!, segments.lastSequence[segment]!);
     if (needed > this.#writer.durableSequence) {
       // Only durability is missing, and perhaps nobody else will ask for it (log-rules.md 11).
@@ -119,7 +120,8 @@ export class Tail {
 
   #isSettled(segment: number): boolean {
     const { segments } = this.#core;
-    return segments.live[segment] === 0 && this.#rangesSettled(segment) && !segments.poisoned.has(segment);
+    return segments.live[segment] === 0 && this.#rangesSettled(segment) && !segments.poisoned.has(segment) &&
+      !segments.losses.has(segment);
   }
 
   #isSuperseded(segment: number): boolean {
@@ -151,26 +153,42 @@ export class Tail {
     return [...this.#core.segments.ranges.values()].flat();
   }
 
-  /** Re-appends at the head what is still poisoned of the segment's poisoned entries. */
-  async #moveUnsettled(segment: number): Promise<void> {
+  /** Appends at the head what is lost and only this segment says or shows so; false when there is no room for it. */
+  async #moveUnsettled(segment: number): Promise<boolean> {
     const { segments, versions } = this.#core;
+    while (segments.losses.has(segment)) {
+      if (!(await this.#room.takeUnlessFull("tail", () => recordLoss(this.#core, this.#writer, segment)))) {
+        return false;
+      }
+    }
     const entries = segments.poisoned.get(segment);
-    if (!entries) return;
+    if (!entries) return true;
     for (const { start, end } of entries) {
-      for (const range of [...versions.poison.ranges(start, end)]) {
-        await this.poison(range.start, range.end, range.mask);
+      const left = [...versions.poison.ranges(start, end)];
+      for (let range = left.pop(); range; range = left.pop()) {
+        const { start: from, end: to } = range;
+        const put = await this.#room.takeUnlessFull("tail", () => {
+          // Clients may have healed some of it during the wait.
+          const now = [...versions.poison.ranges(from, to)];
+          if (now.length > 1) left.push(...now);
+          else if (now[0]) this.#putPoison(now[0].start, now[0].end, now[0].mask);
+        });
+        if (!put) return false;
       }
     }
     segments.poisoned.delete(segment);
     segments.supersede(segment, Math.max(versions.rangeSupersededBy, this.#writer.lastPutSequence));
+    return true;
   }
 
   /** Appends a poisoned entry: the sectors of `mask` in [start, end) are lost. */
   async poison(start: number, end: number, mask: number): Promise<void> {
-    await this.#room.take("engine", () => {
-      const headerSlot = this.#writer.putRange(entryKind.poisoned, start, end - start, mask);
-      this.#core.versions.putPoison({ start, end, headerSlot }, mask, this.#writer.openSequence);
-    });
+    await this.#room.take("engine", () => this.#putPoison(start, end, mask));
+  }
+
+  #putPoison(start: number, end: number, mask: number): void {
+    const headerSlot = this.#writer.putRange(entryKind.poisoned, start, end - start, mask);
+    this.#core.versions.putPoison({ start, end, headerSlot }, mask, this.#writer.openSequence);
   }
 
   /**
@@ -182,7 +200,7 @@ export class Tail {
     if (!kernels.dirty.test(block)) return;
     const slot = kernels.indexGet(block);
     const { bytes, mask } = await this.#reads.fetch(block);
-    await this.#room.take("engine", () => {
+    await this.#room.takeUnlessFull("engine", () => {
       // Superseded, or found rotten, while this waited.
       if (kernels.indexGet(block) !== slot || !kernels.dirty.test(block)) return;
       const target = this.#writer.putData(block, mask);
@@ -205,7 +223,7 @@ export class Tail {
           ? versions.provisioned.nextAbsent(start, end)
           : versions.provisioned.next(start, end);
         if (limit >= 0) end = limit;
-        await this.#room.take("engine", () => {
+        const tried = await this.#room.takeUnlessFull("engine", () => {
           if (kernels.zeroDirty.nextClear(start, end) >= 0) return;
           const headerSlot = this.#writer.putRange(
             keep ? entryKind.zero : entryKind.trim,
@@ -215,6 +233,7 @@ export class Tail {
           );
           versions.putZeroes({ start, end, headerSlot }, keep, this.#writer.openSequence);
         });
+        if (!tried) return;
         start = kernels.zeroDirty.next(end, range.end);
       }
     }

@@ -67,6 +67,8 @@ export class WriteBack {
   #stopping = false;
   #draining = 0;
   #spaceNeeded = false;
+  /** Whether the last backing sync failed. */
+  #syncFailed = false;
   #wake: () => void = () => {};
   #loop: Promise<void> | undefined;
   #lastClientMs: number;
@@ -147,6 +149,9 @@ export class WriteBack {
   async #run(): Promise<void> {
     while (!this.#stopping) {
       if (!this.#wanted()) {
+        // Nothing is wanted from a failed log; who waits for a pass must hear of it.
+        const { failure } = this.#writer;
+        if (failure) { for (const waiter of this.#passWaiters.splice(0)) waiter.reject(failure); }
         await this.#rest(idleMs);
         continue;
       }
@@ -295,11 +300,16 @@ export class WriteBack {
     }
     statistics.writtenBackBlocks += written;
     if (written > 0) {
-      this.#room.progressMs = this.#core.clock.monotonicMs();
+      this.#noteProgress();
       if (failure === undefined) this.state.lastError = undefined;
     }
     if (failure !== undefined && written === 0) throw failure;
     if (failure !== undefined) this.#failed(failure);
+  }
+
+  /** The backing takes what it gets. That is no progress while its syncs fail: all of it will be written again. */
+  #noteProgress(): void {
+    if (!this.#syncFailed) this.#room.progressMs = this.#core.clock.monotonicMs();
   }
 
   /** Applies zero-dirty runs to the backing. */
@@ -343,7 +353,7 @@ export class WriteBack {
     }
     this.#zeroFailures = 0;
     statistics.writebackRequests++;
-    this.#room.progressMs = this.#core.clock.monotonicMs();
+    this.#noteProgress();
     // A newer version of a block has cleared its bit meanwhile, and a newer range must be applied by itself; the others are
     // zero on the backing now.
     for (const run of without(start, end, newRanges)) {
@@ -361,7 +371,9 @@ export class WriteBack {
     statistics.backingSyncs++;
     try {
       await backing.sync();
+      this.#syncFailed = false;
     } catch (error) {
+      this.#syncFailed = true;
       written.orInto(syncing);
       for (
         let block = syncing.next(0, syncing.length);

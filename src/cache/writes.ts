@@ -190,12 +190,11 @@ export class Writes {
       this.#core.statistics.writtenBytes += bytes.length;
       if (bytes.length > 0) await this.#locked(offset, bytes.length, () => this.#writeSlowly(offset, bytes));
     }
-    if (options.fua) await this.durable();
+    if (options.fua) await this.flush();
   }
 
-  /** Everything that has been put is durable when this resolves. */
+  /** Everything that has been put is durable when this resolves. For the engine itself: no client asked. */
   durable(): Promise<void> {
-    this.#writer.markFlushPoint();
     return this.#writer.makeDurable(this.#writer.lastPutSequence);
   }
 
@@ -275,7 +274,7 @@ export class Writes {
     if (length > 0) {
       await this.#locked(offset, length, () => this.#zeroLocked(offset, offset + length, keepAllocated));
     }
-    if (options.fua) await this.durable();
+    if (options.fua) await this.flush();
   }
 
   async #zeroLocked(offset: number, end: number, keepAllocated: boolean): Promise<void> {
@@ -301,9 +300,10 @@ export class Writes {
     }
   }
 
-  /** Makes everything that has been acknowledged durable. */
+  /** Makes everything that has been acknowledged durable, as a client asked: the record that ends with it says so. */
   async flush(): Promise<void> {
     if (this.#writer.failure) throw this.#writer.failure;
+    this.#writer.markFlushPoint();
     await this.durable();
   }
 }

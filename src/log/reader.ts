@@ -37,6 +37,8 @@ export class LogReader {
 
   /** Slots that the device could not read, with its error. They count as holding no header. */
   readonly unreadable: Map<number, unknown> = new Map();
+  /** Whether such a place may be taken for a torn end, though it might hold what was flushed: a loss that was accepted. */
+  acceptUnreadable = false;
 
   /** As {@linkcode blocks}, but what cannot be read is zeroes and noted: one bad place must cost only itself. */
   async readable(slot: number, count: number): Promise<Bytes> {
@@ -52,6 +54,27 @@ export class LogReader {
     const bytes = new Uint8Array(count * blockBytes);
     for (let i = 0; i < count; i++) bytes.set(await this.readable(slot + i, 1), i * blockBytes);
     return bytes;
+  }
+
+  /**
+   * Throws when a place in [slot, slot + count), which may wrap, could not be read and that was not accepted: what stands
+   * there might be flushed data, so it is no reason to call anything torn.
+   */
+  refuseUnreadable(slot: number, count: number): void {
+    if (this.acceptUnreadable) return;
+    const { slotCount, logOffset } = this.geometry;
+    for (const [bad, cause] of this.unreadable) {
+      if ((bad - slot + slotCount) % slotCount >= count) continue;
+      throw new DeviceError(
+        "EIO",
+        `Cannot tell where the log of ${this.device.name} ends: its block at byte ${
+          logOffset + bad * blockBytes
+        } cannot be ` +
+          `read and might hold flushed data; try again, copy the device to a good one, or accept that loss with ` +
+          `--accept-damage`,
+        { cause },
+      );
+    }
   }
 
   /** Reads `count` blocks from `slot` on; they must not wrap. */

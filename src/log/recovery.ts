@@ -93,16 +93,20 @@ class Walker {
   #epoch = 0;
   /** The first sequence of each epoch that any header told of: it voids what earlier epochs left from there on. */
   readonly #epochStarts = new Map<number, number>();
+  /** A record of whose header the superblock knows the checksum: another with its sequence was left by a dropped epoch. */
+  readonly #known: { sequence: number; crc: number } | undefined;
 
   constructor(reader: LogReader, superblock: Superblock, sink: RecoverySink) {
     this.#reader = reader;
     this.#superblock = superblock;
     this.#sink = sink;
-    const { tail, durableMark, clean, head } = superblock;
+    const { tail, durableMark, clean, head, previous } = superblock;
     this.#segment = Math.floor(tail.slot / reader.geometry.segmentBlocks);
     this.#offset = tail.slot % reader.geometry.segmentBlocks;
     this.#sequence = tail.sequence;
     this.#chain = tail.chain;
+    if (clean) this.#known = { sequence: head.sequence - 1, crc: head.chain };
+    else if (previous?.sequence === durableMark) this.#known = { sequence: durableMark, crc: previous.crc };
     this.#walk = {
       head: tail,
       last: undefined,
@@ -171,10 +175,15 @@ class Walker {
 
   #follows(header: RecordHeader): boolean {
     if (header.sequence !== this.#sequence || header.chain !== this.#chain) return false;
+    if (this.#isDenied(header)) return false;
     const { epoch } = header;
     if (epoch.number < this.#epoch || !this.#epochFits(header)) return false;
     // The record before belongs to an older epoch, so it must not be void by this one: this one begins here.
     return epoch.number === this.#epoch || this.#epoch === 0 || epoch.firstSequence === header.sequence;
+  }
+
+  #isDenied(header: RecordHeader): boolean {
+    return header.sequence === this.#known?.sequence && header.crc !== this.#known.crc;
   }
 
   /** A record of an epoch with a sequence at or after the first of a later epoch is void. */
@@ -214,14 +223,14 @@ class Walker {
 
   /** At a place without the next record: torn end (false), or damage that is passed (true). */
   async #passGap(): Promise<boolean> {
-    const { geometry, unreadable } = this.#reader;
+    const { geometry } = this.#reader;
     const expected = this.#sequence;
     const window = Math.min(this.#reader.unsyncedBlocks + geometry.segmentBlocks, geometry.slotCount - 1);
     const start = this.#slot;
     const candidates = await this.#look(start, window);
     if (this.#walk.mark < expected) {
       // What the device could not read might have said otherwise, so nothing is called torn for want of it.
-      for (const error of unreadable.values()) throw error;
+      this.#reader.refuseUnreadable(start, window);
       this.#walk.dropped += candidates.filter((header) => this.#isPresent(header)).length;
       return false;
     }
@@ -241,7 +250,7 @@ class Walker {
     for await (const header of this.#reader.scan(slot, count)) {
       if (!this.#epochFits(header)) continue;
       this.#epochStarts.set(header.epoch.number, header.epoch.firstSequence);
-      if (header.sequence <= expected) continue;
+      if (header.sequence <= expected || this.#isDenied(header)) continue;
       if (this.#isPresent(header)) this.#raiseMark(header.durableMark);
       candidates.push(header);
     }
@@ -304,7 +313,8 @@ class Walker {
     const pending = this.#pending.splice(0);
     for (let i = 0; i < pending.length; i++) {
       const header = pending[i]!;
-      const bytes = await this.#reader.blocks(header.slot, 1 + header.dataCount);
+      const bytes = await this.#reader.readable(header.slot, 1 + header.dataCount);
+      this.#reader.refuseUnreadable(header.slot, 1 + header.dataCount);
       if (recordIsWhole(header, bytes)) {
         this.#apply(header);
         this.#walk.rewrites.push({ slot: header.slot, bytes });

@@ -16,6 +16,12 @@ export interface LiveRange {
   headerSlot: number;
 }
 
+/** Sectors of a block that are lost, and no entry in the log says so yet. */
+export interface Loss {
+  block: number;
+  mask: number;
+}
+
 /** Per-segment facts, as parallel arrays. */
 export class Segments {
   readonly count: number;
@@ -38,6 +44,8 @@ export class Segments {
   readonly ranges: Map<number, LiveRange[]> = new Map();
   /** Poisoned entries, which must be re-appended before the tail passes if still poisoned. */
   readonly poisoned: Map<number, LiveRange[]> = new Map();
+  /** By the segment that held the lost version: it is not passed before an entry at the head says what is lost. */
+  readonly losses: Map<number, Loss[]> = new Map();
 
   constructor(count: number, blocks: number) {
     this.count = count;

@@ -47,8 +47,14 @@ export const unsyncedBlocksMax = unsyncedBytesMax / blockBytes;
 /** Why a block cannot be appended right now; "none" when it can. */
 export type Wait = "none" | "space" | "buffer" | "sync" | "failed";
 
-/** Who asks for log space: the reserve is the engine's alone. */
-export type Appender = "client" | "engine";
+/**
+ * Who asks for log space. Clients leave the engine's reserve alone; the engine leaves one segment of it for what lets the
+ * tail move, which gives a whole segment back for at most one that it takes.
+ */
+export type Appender = "client" | "engine" | "tail";
+
+/** Free segments that each appender leaves alone. */
+const segmentsLeft: Record<Appender, number> = { client: segmentsReserved, engine: 1, tail: 0 };
 
 /** Counters for status. */
 export interface LogStatistics {
@@ -305,7 +311,7 @@ export class LogWriter {
       segment = segments.after(segment);
       offset = 0;
       if (
-        this.freeSegments <= (appender === "client" ? segmentsReserved : 0) || segments.pins[segment]! > 0
+        this.freeSegments <= segmentsLeft[appender] || segments.pins[segment]! > 0
       ) return "space";
     }
     const capacity = Math.min(recordDataMax, segmentBlocks - offset - 1);

@@ -35,7 +35,12 @@ import {
 import { recordIsWhole } from "../../src/log/recovery.ts";
 import { Segments } from "../../src/log/segments.ts";
 import { repeatRecord } from "../../src/log/superblock_store.ts";
-import { decodeSuperblock, encodeSuperblock, type Superblock } from "../../src/log/superblock.ts";
+import {
+  decodeSuperblock,
+  encodeSuperblock,
+  type LogPosition,
+  type Superblock,
+} from "../../src/log/superblock.ts";
 import { LogWriter } from "../../src/log/writer.ts";
 import { SeededRandom } from "../../src/random.ts";
 import { blockBytes, mib } from "../../src/units.ts";
@@ -188,12 +193,18 @@ const superblock: fc.Arbitrary<Superblock> = fc.record({
     modifiedMs: u64,
   }),
   samples: fc.array(fc.record({ block: u64, crc: u32 }), { maxLength: sampleCountMax }),
-}).map(({ place, ...fields }) => ({
-  ...fields,
-  geometry: planGeometry(place.cacheBytes, place.segmentBlocks),
-  cacheBytes: place.cacheBytes,
-  previous: undefined,
-}));
+}).map(({ place, ...fields }) => {
+  const geometry = planGeometry(place.cacheBytes, place.segmentBlocks);
+  const inLog = (at: LogPosition) => ({ ...at, slot: at.slot % geometry.slotCount });
+  return {
+    ...fields,
+    geometry,
+    tail: inLog(fields.tail),
+    head: inLog(fields.head),
+    cacheBytes: place.cacheBytes,
+    previous: undefined,
+  };
+});
 
 Deno.test("encodeSuperblock, decodeSuperblock: what was written comes back, as either copy", async () => {
   const [record] = await twoRecords();
@@ -247,6 +258,20 @@ Deno.test("decodeSuperblock: an unknown incompatible feature and another version
   assertEquals(problemWith(superblockField.compatible, 1), undefined);
   assertEquals(problemWith(superblockField.segmentBlocks, 129), "geometry");
   assertEquals(problemWith(superblockField.logOffset, 4096), "geometry");
+});
+
+Deno.test("decodeSuperblock: a tail or head outside the log is refused, though its checksum is right", () => {
+  const { geometry, tail, head } = exampleSuperblock(undefined);
+  const decodedWith = (changes: Partial<Superblock>) =>
+    decodeSuperblock(encodeSuperblock({ ...exampleSuperblock(undefined), ...changes }, 0), 0);
+  for (const slot of [geometry.slotCount, geometry.slotCount + 1, Number.MAX_SAFE_INTEGER]) {
+    for (const changes of [{ tail: { ...tail, slot } }, { head: { ...head, slot } }]) {
+      const decoded = decodedWith(changes);
+      assert("problem" in decoded && decoded.problem === "geometry", `slot ${slot} is accepted`);
+    }
+  }
+  const last = { ...tail, slot: geometry.slotCount - 1 };
+  assertEquals((decodedWith({ tail: last }) as Superblock).tail, last);
 });
 
 Deno.test("LogWriter, decodeRecord, decodePrevious: records come back, and each repeats the one before", async () => {
