@@ -130,6 +130,7 @@ export class Cache implements Volume {
     const tail = new Tail(core, writer, store, room, this.#reads);
     const writeback = new WriteBack(core, writer, tail, room);
     room.onSpaceNeeded = () => writeback.needSpace();
+    room.holdClients = () => core.statistics.unrecordedLosses > 0;
     const idleMark = new IdleMark(core.clock, writer, store);
     writer.onProgress = () => {
       room.wake();

@@ -25,6 +25,8 @@ export class Room {
   progressMs: number;
   /** Asked when a writer waits for log space. */
   onSpaceNeeded: () => void = () => {};
+  /** While true, clients wait: what is lost must be in the log before anything newer of the same blocks. */
+  holdClients: () => boolean = () => false;
   /** True once closing: waiting makes no sense any more. */
   closing = false;
 
@@ -35,9 +37,9 @@ export class Room {
     this.progressMs = clock.monotonicMs();
   }
 
-  /** True while a writer waits; new ones must not overtake it. */
+  /** True while a writer waits, or must; new ones must not overtake it. */
   get busy(): boolean {
-    return this.#lineLength > 0;
+    return this.#lineLength > 0 || this.holdClients();
   }
 
   /** Something happened that may have made room. */
@@ -76,13 +78,19 @@ export class Room {
       await this.#nextWake();
     }
     append();
+    this.wake();
     return true;
   }
 
   async #wait<T>(appender: Appender, append: () => T, since: number): Promise<T> {
     for (;;) {
-      const wait = this.#writer.prepare(appender);
-      if (wait === "none") return append();
+      const held = appender === "client" && this.holdClients();
+      const wait = held && !this.#writer.failure ? "space" : this.#writer.prepare(appender);
+      if (wait === "none") {
+        const result = append();
+        if (appender !== "client") this.wake();
+        return result;
+      }
       if (wait === "failed") throw this.#writer.failure!;
       if (this.closing) throw new DeviceError("ESHUTDOWN", "Cannot write: the cache is closing");
       if (wait === "space") this.onSpaceNeeded();

@@ -54,7 +54,9 @@ export async function findSignature(device: BlockDevice): Promise<string | undef
   await device.read(0, bytes);
   for (const { offset, mark, name } of marks) {
     const wanted = typeof mark === "string" ? Array.from(mark, (char) => char.charCodeAt(0)) : mark;
-    if (offset + wanted.length <= bytes.length && wanted.every((byte, i) => bytes[offset + i] === byte)) return name;
+    if (offset + wanted.length <= bytes.length && wanted.every((byte, i) => bytes[offset + i] === byte)) {
+      return name;
+    }
   }
   return bytes.some((byte) => byte !== 0) ? "data of unknown kind in its first MiB" : undefined;
 }

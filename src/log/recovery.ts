@@ -131,6 +131,10 @@ class Walker {
       if (this.#atCleanEnd()) break;
       await this.#acceptSegment();
       if (geometry.segmentBlocks - this.#offset < 2) continue;
+      // Once more before anything is concluded: a read may have been at fault, and not what is stored.
+      const reached = this.#sequence;
+      if (!this.#atCleanEnd()) await this.#acceptSegment();
+      if (this.#sequence > reached) continue;
       if (this.#atCleanEnd() || !(await this.#passGap())) break;
     }
     await this.#verifyPending();
@@ -313,8 +317,12 @@ class Walker {
     const pending = this.#pending.splice(0);
     for (let i = 0; i < pending.length; i++) {
       const header = pending[i]!;
-      const bytes = await this.#reader.readable(header.slot, 1 + header.dataCount);
+      let bytes = await this.#reader.readable(header.slot, 1 + header.dataCount);
       this.#reader.refuseUnreadable(header.slot, 1 + header.dataCount);
+      // As for headers: a second look before a record is called torn.
+      if (!recordIsWhole(header, bytes)) {
+        bytes = await this.#reader.readable(header.slot, 1 + header.dataCount);
+      }
       if (recordIsWhole(header, bytes)) {
         this.#apply(header);
         this.#walk.rewrites.push({ slot: header.slot, bytes });
