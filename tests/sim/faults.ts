@@ -1,0 +1,173 @@
+/**
+ * What devices do to one life of a machine, besides crashing: errors, dropped writes, flipped bits; and what rots while it
+ * is off.
+ *
+ * Invariant: what is done here is what the cache promises to survive: content is right or EIO, never wrong. Hence nothing
+ * rots that a crash made undecidable (log-rules.md, "What cannot be had"): only images that were closed in order.
+ *
+ * @module
+ */
+
+import { DeviceError } from "../../src/errors.ts";
+import { checkpointOffset, superblockBytes, superblockOffsets } from "../../src/log/layout.ts";
+import { decodeSuperblock } from "../../src/log/superblock.ts";
+import type { SeededRandom } from "../../src/random.ts";
+import { blockBytes, mib, sectorBytes } from "../../src/units.ts";
+import type { Call, Fault, Medium } from "./sim_disk.ts";
+
+/** What a life suffers from. */
+export const troubles = [
+  "nothing",
+  "flipped reads",
+  "cache read errors",
+  "backing errors",
+  "backing sync errors",
+  "backing full",
+  "cache failure",
+  "slow devices",
+  "everything",
+] as const;
+/** See {@linkcode troubles}. */
+export type Trouble = typeof troubles[number];
+
+/** Decides the fate of calls in one life. */
+export class Faults {
+  readonly trouble: Trouble;
+  readonly #random: SeededRandom;
+  readonly #share: number;
+  /** Calls to the cache device that still succeed, when it fails for good. */
+  #untilFailure: number;
+  /** Nothing goes wrong while false. */
+  active = false;
+
+  constructor(random: SeededRandom) {
+    this.#random = random;
+    this.trouble = troubles[random.below(troubles.length)]!;
+    this.#share = [0.01, 0.1, 0.5][random.below(3)]!;
+    this.#untilFailure = random.below(60);
+  }
+
+  /** Whether reads lie: while recovering, that could make the last record look torn, which nobody can tell from a tear. */
+  get flips(): boolean {
+    return this.#is("flipped reads");
+  }
+
+  /** What happens to a call. */
+  decide(device: string, call: Call): Fault | undefined {
+    if (!this.active) return undefined;
+    return device === "cache" ? this.#cacheFault(call) : this.#backingFault(call);
+  }
+
+  #is(...named: Trouble[]): boolean {
+    return this.trouble === "everything" || named.includes(this.trouble);
+  }
+
+  #cacheFault({ kind, offset }: Call): Fault | undefined {
+    const random = this.#random;
+    if (kind === "read" && offset >= mib) {
+      if (this.#is("flipped reads") && random.chance(this.#share)) return { flip: true };
+      if (this.#is("cache read errors") && random.chance(this.#share)) return { error: error("EIO", kind) };
+    }
+    if (
+      kind !== "read" && this.trouble === "cache failure" && --this.#untilFailure < 0 && random.chance(0.3)
+    ) {
+      return { error: error(random.chance(0.3) ? "ENOSPC" : "EIO", kind), drop: random.chance(0.7) };
+    }
+    return this.#slow();
+  }
+
+  #backingFault({ kind }: Call): Fault | undefined {
+    const random = this.#random;
+    if (this.#is("backing errors") && kind !== "sync" && random.chance(this.#share)) {
+      return { error: error("EIO", kind) };
+    }
+    if (this.#is("backing sync errors") && kind === "sync" && random.chance(this.#share)) {
+      return { error: error("EIO", kind), drop: random.chance(0.7) };
+    }
+    if (this.#is("backing full") && (kind === "write" || kind === "zero") && random.chance(this.#share)) {
+      return { error: error("ENOSPC", kind) };
+    }
+    return this.#slow();
+  }
+
+  #slow(): Fault | undefined {
+    return this.#is("slow devices") && this.#random.chance(0.02)
+      ? { slowMs: this.#random.below(3000) }
+      : undefined;
+  }
+}
+
+function error(code: "EIO" | "ENOSPC", kind: string): DeviceError {
+  return new DeviceError(code, `simulated ${code} of a ${kind}`);
+}
+
+/** Damages a cache medium that was closed in order, in one to three places. `before` is an older image of it. */
+export function rot(
+  medium: Medium,
+  before: Uint8Array,
+  random: SeededRandom,
+  note: (message: string) => void,
+): void {
+  const slots = (medium.sizeBytes - mib) / blockBytes;
+  const superblock = superblockOffsets[random.below(2)]!;
+  for (let count = 1 + random.below(3); count > 0; count--) {
+    const where = random.below(10);
+    const [start, length] = where === 0
+      ? [superblock, superblockBytes]
+      : where === 1
+      ? [checkpointOffset, 2 * blockBytes]
+      : [mib + random.below(slots) * blockBytes, blockBytes];
+    damage(medium, before, start, length, random, note);
+  }
+}
+
+function damage(
+  medium: Medium,
+  before: Uint8Array,
+  start: number,
+  length: number,
+  random: SeededRandom,
+  note: (message: string) => void,
+): void {
+  const how = random.below(6);
+  let offset = start + sectorBytes * random.below(length / sectorBytes);
+  let bytes = new Uint8Array(sectorBytes);
+  medium.peek(offset, bytes);
+  if (how <= 1) bytes[random.below(sectorBytes)]! ^= 1 << random.below(8);
+  else if (how === 2) bytes.fill(0);
+  else if (how === 3) random.fill(bytes);
+  else {
+    // A block as it was before, or one that belongs elsewhere: a write that was lost, or misdirected.
+    const whole = random.chance(0.7);
+    offset = whole ? start : offset;
+    bytes = new Uint8Array(whole ? blockBytes : sectorBytes);
+    if (how === 4) bytes.set(before.subarray(offset, offset + bytes.length));
+    else medium.peek(mib + random.below((medium.sizeBytes - mib) / blockBytes) * blockBytes, bytes);
+  }
+  note(
+    `rot at ${offset}, ${bytes.length} bytes, ${
+      ["flip", "flip", "zeroes", "garbage", "stale", "misdirected"][how]
+    }`,
+  );
+  medium.poke(offset, bytes);
+}
+
+/** Lets one copy of the superblock rot, if the other is whole: nothing may be lost by that. Tells whether it did. */
+export function wreckSuperblock(
+  medium: Medium,
+  random: SeededRandom,
+  note: (message: string) => void,
+): boolean {
+  const isWhole = (offset: number, copy: number) => {
+    const bytes = new Uint8Array(superblockBytes);
+    medium.peek(offset, bytes);
+    return !("problem" in decodeSuperblock(bytes, copy));
+  };
+  if (!superblockOffsets.every(isWhole)) return false;
+  const victim = random.below(2);
+  const bytes = new Uint8Array(sectorBytes);
+  random.fill(bytes);
+  note(`superblock ${victim} rots`);
+  medium.poke(superblockOffsets[victim]! + sectorBytes * random.below(8), bytes);
+  return true;
+}

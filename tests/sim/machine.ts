@@ -1,0 +1,148 @@
+/**
+ * A simulated machine for tests that say themselves what happens: two media, a clock, one cache, one thing at a time.
+ *
+ * @module
+ */
+
+import type { Cache } from "../../src/cache/cache.ts";
+import { formatDevices } from "../../src/cache/format.ts";
+import { type EngineOptions, openCache } from "../../src/cache/open.ts";
+import { SeededRandom } from "../../src/random.ts";
+import { blockBytes, mib } from "../../src/units.ts";
+import { SimClock } from "./sim_clock.ts";
+import { type CrashPolicy, type FaultHook, Medium, SimDisk } from "./sim_disk.ts";
+
+/** Microtask turns after each event. */
+const turns = 200;
+
+/** What a machine is made of. */
+export interface MachineOptions {
+  backingBytes: number;
+  segmentBlocks?: number;
+  segmentCount?: number;
+  seed?: number;
+}
+
+/** Two media and whatever runs on them. */
+export class Machine {
+  readonly cacheMedium: Medium;
+  readonly backingMedium: Medium;
+  readonly random: SeededRandom;
+  readonly segmentBlocks: number;
+  /** What the engine warned of in this life. */
+  warnings: string[] = [];
+  /** What must not happen: calls against the device's contract. */
+  violations: string[] = [];
+  /** Faults of the devices of this life. */
+  fault: FaultHook = () => undefined;
+  #clock = new SimClock(0);
+
+  constructor(options: MachineOptions) {
+    const { backingBytes, segmentBlocks = 4, segmentCount = 8, seed = 1 } = options;
+    this.segmentBlocks = segmentBlocks;
+    this.cacheMedium = new Medium(mib + segmentBlocks * segmentCount * blockBytes, "cache");
+    this.backingMedium = new Medium(backingBytes, "backing");
+    this.random = new SeededRandom(seed);
+  }
+
+  get clock(): SimClock {
+    return this.#clock;
+  }
+
+  /** Formats the cache medium. */
+  async format(): Promise<void> {
+    const { segmentBlocks, random } = this;
+    const [cache, backing] = [this.#disk(this.cacheMedium), this.#disk(this.backingMedium)];
+    await this.run(formatDevices(cache, backing, { segmentBlocks, clock: this.#clock, random: random.fill }));
+  }
+
+  /** Powers on and opens the cache. */
+  async open(options: Partial<EngineOptions> = {}): Promise<Cache> {
+    this.#clock.stop();
+    this.#clock = new SimClock(this.#clock.monotonicMs() + 1);
+    this.warnings = [];
+    return await this.run(openCache({
+      cache: this.#disk(this.cacheMedium),
+      backing: this.#disk(this.backingMedium),
+      clock: this.#clock,
+      random: this.random.fill,
+      warn: (message) => this.warnings.push(message),
+      ...options,
+    }));
+  }
+
+  #disk(medium: Medium): SimDisk {
+    const disk = new SimDisk({
+      medium,
+      clock: this.#clock,
+      random: this.random,
+      latencyMs: () => 0.1,
+      onViolation: (message) => this.violations.push(message),
+    });
+    disk.fault = (device, call) => this.fault(device, call);
+    return disk;
+  }
+
+  /** Lets time pass until `promise` has settled, and returns what it gave. */
+  async run<T>(promise: Promise<T>): Promise<T> {
+    let done = false;
+    const mark = () => {
+      done = true;
+    };
+    promise.then(mark, mark);
+    for (;;) {
+      for (let i = 0; i < turns && !done; i++) await null;
+      if (done) return await promise;
+      if (!this.#clock.step()) throw new Error("nothing is left to happen, and the test still waits");
+    }
+  }
+
+  /** Lets `ms` pass. */
+  async pass(ms: number): Promise<void> {
+    await this.run(new Promise<void>((resolve) => this.#clock.after(ms, resolve)));
+  }
+
+  /** Handles one thing after the other until `count` events have happened. */
+  async steps(count: number): Promise<void> {
+    for (let i = 0; i < count; i++) {
+      for (let turn = 0; turn < turns; turn++) await null;
+      if (!this.#clock.step()) return;
+    }
+  }
+
+  /** The power goes, on both devices. */
+  powerCut(policy: CrashPolicy): void {
+    this.#clock.stop();
+    this.cacheMedium.powerCut(policy, this.random);
+    this.backingMedium.powerCut(policy, this.random);
+  }
+
+  /** The process is killed. */
+  kill(): void {
+    this.#clock.stop();
+    this.cacheMedium.kill(this.random);
+    this.backingMedium.kill(this.random);
+  }
+
+  /** Bytes of the log's block `slot`, as a running machine sees them. */
+  slot(slot: number): Uint8Array<ArrayBuffer> {
+    const bytes = new Uint8Array(blockBytes);
+    this.cacheMedium.peek(mib + slot * blockBytes, bytes);
+    return bytes;
+  }
+
+  /** Flips a bit of the cache medium, durably. */
+  flip(offset: number, bit = 0): void {
+    const bytes = new Uint8Array(1);
+    this.cacheMedium.peek(offset, bytes);
+    bytes[0]! ^= 1 << bit;
+    this.cacheMedium.poke(offset, bytes);
+  }
+
+  /** The backing's content. */
+  backing(offset: number, length: number): Uint8Array<ArrayBuffer> {
+    const bytes = new Uint8Array(length);
+    this.backingMedium.peek(offset, bytes);
+    return bytes;
+  }
+}
