@@ -47,6 +47,11 @@ export interface CacheOptions {
   readOnly?: boolean;
   /** Opens for writing although damage was found; what is lost reads as EIO. */
   acceptDamage?: boolean;
+  /**
+   * Opens although, after a crash, blocks behind the end of the log cannot be read. If they held flushed data, older data is
+   * returned in its place from then on, without an error.
+   */
+  acceptUnreadable?: boolean;
   /** Opens although the backing is another device, or was changed since the last clean close. */
   acceptChangedBacking?: boolean;
   /** Settings that differ from the usual ones. */
@@ -152,7 +157,7 @@ async function open(options: EngineOptions, device: BlockDevice, backing: BlockD
     warn(`${device.name}: ${checkpoint.problem}; everything in the log counts as dirty`);
   }
   const reader = new LogReader(device, geometry, superblock.uuid, options.unsyncedBlocks);
-  reader.acceptUnreadable = options.readOnly === true || options.acceptDamage === true;
+  reader.acceptUnreadable = options.acceptUnreadable ?? false;
   const walk = await replayLog(reader, superblock, versions, checkpoint.bits, options.onProgress);
   if (reader.unreadable.size > 0) {
     warn(

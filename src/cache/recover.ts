@@ -127,7 +127,12 @@ function nameOf(target: string | BlockDevice): string {
 }
 
 function openOptions(options: RecoverOptions) {
-  return { cache: options.cache, backing: options.backing, ...(options.warn ? { warn: options.warn } : {}) };
+  return {
+    cache: options.cache,
+    backing: options.backing,
+    acceptUnreadable: options.acceptLoss ?? false,
+    ...(options.warn ? { warn: options.warn } : {}),
+  };
 }
 
 async function recoverToBacking(options: RecoverOptions, report: RecoverReport): Promise<void> {

@@ -75,6 +75,12 @@ export const serve: Command = {
         "take writes although damage was found (else it is served read-only); what is lost reads as EIO",
     },
     {
+      name: "accept-unreadable",
+      kind: "flag",
+      summary:
+        "serve although blocks behind the end of the log cannot be read; older data may come back in their place",
+    },
+    {
       name: "accept-changed-backing",
       kind: "flag",
       summary: "serve although the backing device changed since the cache was closed",
@@ -123,6 +129,7 @@ async function runServe(options: Options, output: Output): Promise<number> {
     backing: options.needed("backing"),
     readOnly: options.flag("read-only"),
     acceptDamage: options.flag("accept-damage"),
+    acceptUnreadable: options.flag("accept-unreadable"),
     acceptChangedBacking: options.flag("accept-changed-backing"),
     tunables,
     listen: listen.length > 0 ? [...listen] : listenStandard,

@@ -29,6 +29,7 @@ export interface HostOptions {
   backing: string;
   readOnly?: boolean;
   acceptDamage?: boolean;
+  acceptUnreadable?: boolean;
   acceptChangedBacking?: boolean;
   tunables?: Partial<Tunables>;
   /** NBD URIs to listen on. */

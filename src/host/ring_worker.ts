@@ -49,7 +49,7 @@ async function start(number: number, options: HostOptions): Promise<Started> {
   const { clock } = reactor;
   cache = await openCache({
     ...await openPair(options),
-    ...pick(options, "readOnly", "acceptDamage", "acceptChangedBacking", "tunables"),
+    ...pick(options, "readOnly", "acceptDamage", "acceptUnreadable", "acceptChangedBacking", "tunables"),
     clock,
     warn,
     onProgress: (done, total) => port.postMessage({ tell: "progress", number, done, total }),

@@ -70,8 +70,8 @@ export class LogReader {
         `Cannot tell where the log of ${this.device.name} ends: its block at byte ${
           logOffset + bad * blockBytes
         } cannot be ` +
-          `read and might hold flushed data; try again, copy the device to a good one, or accept that loss with ` +
-          `--accept-damage`,
+          `read and might hold flushed data; try again, or copy the device to a good one. To go on with older data in its ` +
+          `place, add --accept-unreadable (recover: --accept-loss)`,
         { cause },
       );
     }
