@@ -14,7 +14,7 @@ import type { SuperblockStore } from "../log/superblock_store.ts";
 import { formatUuid, type Superblock } from "../log/superblock.ts";
 import type { LogWriter } from "../log/writer.ts";
 import { checkRange, type Core } from "./core.ts";
-import { eachExtent, type LoggedExtent, loggedExtents } from "./extents.ts";
+import { eachExtent } from "./extents.ts";
 import { IdleMark } from "./idle_mark.ts";
 import { loseVersion, lostRanges, persistLosses } from "./losses.ts";
 import type { RecoveryReport } from "./open.ts";
@@ -261,11 +261,6 @@ export class Cache implements Volume {
   extents(offset: number, length: number, limit: number): Promise<Extent[]> {
     checkRange(this.#core, offset, length);
     return Promise.resolve(eachExtent(this.#core, offset, length, limit));
-  }
-
-  /** The runs of blocks that the backing device lacks, in address order: for tools that carry them elsewhere. */
-  loggedExtents(): Generator<LoggedExtent> {
-    return loggedExtents(this.#core);
   }
 
   async #counted<T>(action: () => Promise<T>): Promise<T> {

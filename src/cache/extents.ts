@@ -1,5 +1,5 @@
 /**
- * What the log says of ranges of the volume: allocation status for clients, and the runs that the backing lacks.
+ * What the log says of ranges of the volume: the allocation status for clients.
  *
  * @module
  */
@@ -7,16 +7,6 @@
 import { blockBytes } from "../units.ts";
 import type { Core } from "./core.ts";
 import type { Extent } from "./volume.ts";
-
-/** A run of blocks that the backing lacks. */
-export interface LoggedExtent {
-  /** Where it begins in the volume, in bytes; a multiple of 4096. */
-  offset: number;
-  /** Bytes. */
-  length: number;
-  /** Reads as zeroes. */
-  zero: boolean;
-}
 
 /** Allocation status of [offset, offset + length): zero-dirty runs are holes, all else is data. */
 export function eachExtent(core: Core, offset: number, length: number, limit: number): Extent[] {
@@ -42,23 +32,4 @@ export function eachExtent(core: Core, offset: number, length: number, limit: nu
     position = to;
   }
   return extents;
-}
-
-/** Runs of blocks with a dirty version, and of zero-dirty ones, in address order. Lost sectors are left out of neither. */
-export function* loggedExtents(core: Core): Generator<LoggedExtent> {
-  const { dirty, zeroDirty } = core.kernels;
-  const count = core.versions.backingBlocks;
-  const size = core.backing.sizeBytes;
-  let block = 0;
-  while (block < count) {
-    const nextDirty = dirty.next(block, count);
-    const nextZero = zeroDirty.next(block, count);
-    if (nextDirty < 0 && nextZero < 0) return;
-    const zero = nextDirty < 0 || (nextZero >= 0 && nextZero < nextDirty);
-    const start = zero ? nextZero : nextDirty;
-    let end = (zero ? zeroDirty : dirty).nextClear(start, count);
-    if (end < 0) end = count;
-    yield { offset: start * blockBytes, length: Math.min(end * blockBytes, size) - start * blockBytes, zero };
-    block = end;
-  }
 }

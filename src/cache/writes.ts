@@ -182,7 +182,7 @@ export class Writes {
   }
   // ---- end of the hot path ----
 
-  /** See `Volume.write`. Returns the sequence that makes it durable. */
+  /** See `Volume.write`. */
   async write(offset: number, bytes: Uint8Array, options: WriteOptions = {}): Promise<void> {
     checkRange(this.#core, offset, bytes.length);
     if (!this.now(offset, bytes, 0, bytes.length)) {

@@ -12,10 +12,7 @@ import { openCache, serve } from "./engine.ts";
 
 /** A cache that is being served. */
 export interface EngineHost {
-  /** How bytes move. */
-  readonly io: "portable" | "ring";
   readonly recovery: RingHost["recovery"];
-  readonly sizeBytes: number;
   readonly uris: readonly string[];
   /** Closes the server first and then the cache. */
   close(): Promise<void>;
@@ -41,8 +38,8 @@ export async function startEngine(
     throw new RefusedError(`Cannot use --io ring: ${probe.why}; use --io auto or --io portable`);
   }
   const host = await RingHost.start(options, events);
-  const { recovery, sizeBytes, uris } = host;
-  return { io: "ring", recovery, sizeBytes, uris, close: () => host.close() };
+  const { recovery, uris } = host;
+  return { recovery, uris, close: () => host.close() };
 }
 
 /** Whether the ring can be used, and a thread be started for it. */
@@ -72,7 +69,7 @@ async function startPortable(options: HostOptions, events: HostEvents): Promise<
         await cache.close();
       }
     };
-    return { io: "portable", recovery: cache.recovery, sizeBytes: cache.sizeBytes, uris: server.uris, close };
+    return { recovery: cache.recovery, uris: server.uris, close };
   } catch (error) {
     await cache.close();
     throw error;

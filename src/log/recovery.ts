@@ -319,9 +319,10 @@ class Walker {
       const header = pending[i]!;
       let bytes = await this.#reader.readable(header.slot, 1 + header.dataCount);
       this.#reader.refuseUnreadable(header.slot, 1 + header.dataCount);
-      // As for headers: a second look before a record is called torn.
+      // As for headers: a second look before a record is called torn. It may fail where the first did not.
       if (!recordIsWhole(header, bytes)) {
         bytes = await this.#reader.readable(header.slot, 1 + header.dataCount);
+        this.#reader.refuseUnreadable(header.slot, 1 + header.dataCount);
       }
       if (recordIsWhole(header, bytes)) {
         this.#apply(header);

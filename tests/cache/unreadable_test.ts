@@ -170,3 +170,30 @@ Deno.test("openCache: what cannot be read is not dropped as a torn end", async (
     await world.drive(cache.close());
   }
 });
+
+Deno.test("openCache: a second look that fails calls nothing torn", async () => {
+  const { offset: place } = slotRange(7);
+  let rejected = 0;
+  for (let look = 1; look <= 6; look++) {
+    const world = await pastTheMark();
+    let seen = 0;
+    // One look at the block is at fault, and from the next one on the device cannot read it.
+    world.cache.onRead = (offset, length) => {
+      if (offset > place || place >= offset + length) return;
+      seen++;
+      if (seen === look || seen === look + 1) world.cache.flip(place + 100);
+      if (seen > look) throw new DeviceError("EIO", "the test fails this call");
+    };
+    let cache: Awaited<ReturnType<typeof world.open>>;
+    try {
+      cache = await world.open();
+    } catch (error) {
+      assert(error instanceof DeviceError && error.code === "EIO", String(error));
+      rejected++;
+      continue;
+    }
+    assertEquals(cache.recovery.dropped, 0, `look ${look}`);
+    await world.drive(cache.close());
+  }
+  assert(rejected > 0);
+});
