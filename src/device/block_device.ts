@@ -21,7 +21,8 @@ export interface DeviceIdentity {
  * Contract: offsets and lengths are bytes and multiples of 512, inside the device; calls may overlap in time;
  * a buffer belongs to the device until its promise settles. Each call does everything or rejects with a
  * `DeviceError`. Only what was written by a `write` that had resolved before `sync` was called is covered by
- * that `sync`. After a rejected `sync` nothing written since the last good one can be trusted.
+ * that `sync`. After a rejected `sync` nothing written since the last good one can be trusted. A device that was away
+ * and may have lost what was not synced rejects the next `sync`, however well it works by then.
  */
 export interface BlockDevice {
   /** The size in bytes, fixed while open, a multiple of 512. */

@@ -24,6 +24,9 @@ export const troubles = [
   "backing sync errors",
   "backing full",
   "cache failure",
+  "cache away",
+  "backing away",
+  "misdirected writes",
   "slow devices",
   "everything",
 ] as const;
@@ -35,16 +38,24 @@ export class Faults {
   readonly trouble: Trouble;
   readonly #random: SeededRandom;
   readonly #share: number;
-  /** Calls to the cache device that still succeed, when it fails for good. */
+  readonly #logEnd: number;
+  /** Calls to a device that still succeed, before it fails for good or goes away. */
   #untilFailure: number;
+  /** Calls that fail while it is away; then it is back. */
+  #awayCalls: number;
+  /** Writes to the log that landed elsewhere. */
+  misdirected = 0;
   /** Nothing goes wrong while false. */
   active = false;
 
-  constructor(random: SeededRandom) {
+  /** `logEnd`: where the log ends on the cache device. */
+  constructor(random: SeededRandom, logEnd: number) {
     this.#random = random;
     this.trouble = troubles[random.below(troubles.length)]!;
     this.#share = [0.01, 0.1, 0.5][random.below(3)]!;
     this.#untilFailure = random.below(60);
+    this.#awayCalls = 1 + random.below(random.chance(0.5) ? 5 : 60);
+    this.#logEnd = logEnd;
   }
 
   /** Whether reads lie: while recovering, that could make the last record look torn, which nobody can tell from a tear. */
@@ -62,8 +73,9 @@ export class Faults {
     return this.trouble === "everything" || named.includes(this.trouble);
   }
 
-  #cacheFault({ kind, offset }: Call): Fault | undefined {
+  #cacheFault({ kind, offset, length }: Call): Fault | undefined {
     const random = this.#random;
+    if (this.trouble === "cache away") return this.#away(kind);
     if (kind === "read" && offset >= mib) {
       if (this.#is("flipped reads") && random.chance(this.#share)) return { flip: true };
       if (this.#is("cache read errors") && random.chance(this.#share)) return { error: error("EIO", kind) };
@@ -73,11 +85,27 @@ export class Faults {
     ) {
       return { error: error(random.chance(0.3) ? "ENOSPC" : "EIO", kind), drop: random.chance(0.7) };
     }
+    if (this.trouble === "misdirected writes" && kind === "write" && offset >= mib && random.chance(0.02)) {
+      this.misdirected++;
+      const slots = (this.#logEnd - mib - length) / blockBytes;
+      return { misdirect: mib + random.below(slots + 1) * blockBytes };
+    }
     return this.#slow();
+  }
+
+  /** Gone for some calls, one of which may cost what was not synced. */
+  #away(kind: string): Fault | undefined {
+    if (--this.#untilFailure >= 0 || this.#awayCalls <= 0) return undefined;
+    this.#awayCalls--;
+    return {
+      error: new DeviceError("ENODEV", `simulated ${kind} of a device that is away`),
+      away: this.#random.chance(0.3),
+    };
   }
 
   #backingFault({ kind }: Call): Fault | undefined {
     const random = this.#random;
+    if (this.trouble === "backing away") return this.#away(kind);
     if (this.#is("backing errors") && kind !== "sync" && random.chance(this.#share)) {
       return { error: error("EIO", kind) };
     }

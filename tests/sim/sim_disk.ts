@@ -12,7 +12,7 @@
  */
 
 import type { BlockDevice, DeviceIdentity } from "../../src/device/block_device.ts";
-import { AssertionError } from "../../src/errors.ts";
+import { AssertionError, DeviceError } from "../../src/errors.ts";
 import type { SeededRandom } from "../../src/random.ts";
 import { sectorBytes } from "../../src/units.ts";
 import type { SimClock } from "./sim_clock.ts";
@@ -265,8 +265,10 @@ export interface Fault {
   slowMs?: number;
   /** A read returns one flipped bit. */
   flip?: boolean;
-  /** A write lands elsewhere, so many bytes further. */
+  /** A write lands at this offset instead, and nobody is told. */
   misdirect?: number;
+  /** The device is away; what was not synced may be gone when it is back, and then the next sync fails. */
+  away?: boolean;
 }
 
 /** A machine's handle on a {@linkcode Medium}, for one life. */
@@ -282,6 +284,10 @@ export class SimDisk implements BlockDevice {
   #closed = false;
   /** Calls under way. */
   #busy = 0;
+  /** How often the device went away and lost something. */
+  #losses = 0;
+  /** Of these, how many a failed sync has told of. */
+  #lossesTold = 0;
   /** Set to inject faults. */
   fault: FaultHook = () => undefined;
   /** Called for each call when it is issued. */
@@ -320,9 +326,13 @@ export class SimDisk implements BlockDevice {
       this.medium.peek(offset, early);
     }
     return this.#call({ kind: "read", offset, length: into.length }, (fault) => {
-      if (fault?.error) throw fault.error;
       if (early) into.set(early);
       else this.medium.peek(offset, into);
+      if (fault?.error) {
+        // A short read: the rest of the buffer holds anything.
+        this.#random.fill(into.subarray(this.#random.below(into.length)));
+        throw fault.error;
+      }
       if (fault?.flip) into[this.#random.below(into.length)]! ^= 1 << this.#random.below(8);
     });
   }
@@ -349,7 +359,7 @@ export class SimDisk implements BlockDevice {
     };
     return this.#call(call, (fault) => {
       check();
-      if (fault?.misdirect) change.sector += fault.misdirect / sectorBytes;
+      if (fault?.misdirect !== undefined) change.sector = fault.misdirect / sectorBytes;
       if (fault?.error) {
         medium.abort(change, () => this.#random.chance(0.5));
         throw fault.error;
@@ -361,12 +371,23 @@ export class SimDisk implements BlockDevice {
   sync(): Promise<void> {
     const mark = this.medium.completedMark;
     return this.#call({ kind: "sync", offset: 0, length: 0 }, (fault) => {
+      if (this.#losses > this.#lossesTold) {
+        this.#lossesTold = this.#losses;
+        throw new DeviceError("EIO", `${this.name} lost what was not synced while it was away`);
+      }
       if (fault?.error) {
         if (fault.drop) this.medium.dropUnsynced(() => this.#random.chance(0.5), this.#random.chance(0.5));
         throw fault.error;
       }
       this.medium.settle(mark);
     });
+  }
+
+  /** The device lost its power for a moment, with whatever it had not synced. */
+  #lose(): void {
+    if (this.medium.unsyncedCount === 0) return;
+    this.medium.dropUnsynced(() => this.#random.chance(0.5), false);
+    this.#losses++;
   }
 
   close(): Promise<void> {
@@ -398,6 +419,7 @@ export class SimDisk implements BlockDevice {
     return new Promise((resolve, reject) => {
       this.#clock.after(this.#latencyMs() + (fault?.slowMs ?? 0), () => {
         this.#busy--;
+        if (fault?.away) this.#lose();
         try {
           action(fault);
         } catch (error) {

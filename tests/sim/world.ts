@@ -22,6 +22,7 @@ import { settled, WorldEnd } from "./settled.ts";
 import { drawShape, type Shape } from "./shape.ts";
 import { SimClock } from "./sim_clock.ts";
 import { crashPolicies, type CrashPolicy, Medium, SimDisk } from "./sim_disk.ts";
+import { readWhole, type Whole } from "./whole.ts";
 
 /** Events in a row without a request answered that count as a livelock. */
 const eventsMax = 200_000;
@@ -195,11 +196,19 @@ export class World {
     this.#budget = 1 + random.below(short ? 30 : 2 * this.shape.lifeEvents);
     this.note(() => `life ${this.#life}, ${this.#budget} events`);
     this.#cache = undefined;
-    this.#faults = this.shape.faulty ? new Faults(random) : undefined;
+    this.#faults = this.shape.faulty ? new Faults(random, this.#cacheMedium.sizeBytes) : undefined;
     if (this.#faults) this.coverage.count(`lives with ${this.#faults.trouble}`);
     const outcome = await this.#session();
     if (this.#cache) this.coverage.life((this.#cache as Cache).status());
+    const misdirected = this.#faults?.misdirected ?? 0;
     this.#faults = undefined;
+    if (misdirected > 0) {
+      this.coverage.count("lives with misdirected writes", 1);
+      // In a crash, such a write could not be told from a torn one.
+      if (outcome !== "closed") throw new WorldEnd();
+      this.#rotten = true;
+      this.#lastClosedInOrder = false;
+    }
     if (outcome === "closed") {
       this.coverage.count("clean closes");
       // Nothing un-synced may matter now.
@@ -323,6 +332,7 @@ export class World {
     if (opening.value) return opening.value;
     if (active && opening.error instanceof DeviceError) {
       this.coverage.count("opens failed by a device");
+      this.#lastClosedInOrder = false;
       return "opening";
     }
     if (this.#rotten && opening.error instanceof RefusedError) {
@@ -360,27 +370,12 @@ export class World {
   }
 
   /** The whole content, and which sectors cannot be read. */
-  async #readAll(cache: Cache): Promise<{ bytes: Uint8Array; lost: Set<number> } | undefined> {
-    const bytes = new Uint8Array(this.shape.backingBytes);
-    const lost = new Set<number>();
-    const read = async (offset: number, length: number): Promise<void> => {
-      try {
-        await cache.read(offset, bytes.subarray(offset, offset + length));
-      } catch (error) {
-        if (!this.shape.faulty || !(error instanceof DeviceError)) throw error;
-        if (length === sectorBytes) {
-          lost.add(offset / sectorBytes);
-          return;
-        }
-        const step = length > blockBytes ? blockBytes : sectorBytes;
-        for (let at = 0; at < length; at += step) await read(offset + at, Math.min(step, length - at));
-      }
-    };
-    const reading = settled(read(0, bytes.length));
+  async #readAll(cache: Cache): Promise<Whole | undefined> {
+    const reading = settled(readWhole(cache, this.shape.backingBytes, this.shape.faulty));
     if (!(await this.#pump(() => reading.settled))) return undefined;
-    if (reading.error) throw new Violation(`the read after opening failed: ${reading.error}`);
-    if (lost.size > 0) this.coverage.count("checks with lost sectors");
-    return { bytes, lost };
+    if (!reading.value) throw new Violation(`the read after opening failed: ${reading.error}`);
+    if (reading.value.lost.size > 0) this.coverage.count("checks with lost sectors");
+    return reading.value;
   }
 
   async #closeReadOnly(cache: Cache): Promise<"closing" | "closed"> {
