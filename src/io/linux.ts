@@ -28,7 +28,6 @@ const zeroRange = 0x10;
 // <linux/fs.h>; the same numbers on x86-64 and arm64, the two that Deno runs on.
 const blkGetSize64 = 0x80081272n;
 const blkSectorSizeGet = 0x1268n;
-const blkDiscard = 0x1277n;
 const blkZeroOut = 0x127fn;
 
 const errnoInterrupted = 4;
@@ -113,12 +112,14 @@ export class LinuxFile {
 
   /** BLKZEROOUT: makes the range of a block device read as zeroes; its storage stays provisioned. */
   zeroOut(offset: number, length: number): Promise<boolean> {
-    return this.#rangeByIoctl("zero out", blkZeroOut, offset, length);
-  }
-
-  /** BLKDISCARD: tells a block device that the range is not needed. Nothing is said of what it reads as afterwards. */
-  discard(offset: number, length: number): Promise<boolean> {
-    return this.#rangeByIoctl("discard", blkDiscard, offset, length);
+    const { ioctl, ioctlNow } = this.#library.symbols;
+    return this.#inPieces(
+      "zero out",
+      offset,
+      length,
+      (at, bytes) => ioctl(this.#descriptor, blkZeroOut, new BigUint64Array([at, bytes])),
+      (at, bytes) => ioctlNow(this.#descriptor, blkZeroOut, new BigUint64Array([at, bytes])),
+    );
   }
 
   /**
@@ -148,17 +149,6 @@ export class LinuxFile {
       length,
       (at, bytes) => fallocate(this.#descriptor, mode, at, bytes),
       (at, bytes) => fallocateNow(this.#descriptor, mode, at, bytes),
-    );
-  }
-
-  #rangeByIoctl(what: string, request: bigint, offset: number, length: number): Promise<boolean> {
-    const { ioctl, ioctlNow } = this.#library.symbols;
-    return this.#inPieces(
-      what,
-      offset,
-      length,
-      (at, bytes) => ioctl(this.#descriptor, request, new BigUint64Array([at, bytes])),
-      (at, bytes) => ioctlNow(this.#descriptor, request, new BigUint64Array([at, bytes])),
     );
   }
 
