@@ -226,6 +226,7 @@ async function open(options: EngineOptions, device: BlockDevice, backing: BlockD
     throw error;
   }
   for (const segment of held) segments.live[segment]!--;
+  segments.forgetLost();
   return cache;
 }
 
@@ -240,12 +241,8 @@ export async function replayLog(
   const { segments } = versions;
   const isDirty = checkpoint ? (slot: number) => checkpoint.has(slot) : () => true;
   const walk = await walkLog(reader, superblock, {
-    placed(slot, sequence, chain) {
-      const segment = segments.of(slot);
-      if (slot % segments.blocks === 0 || segments.firstSequence[segment] === 0) {
-        segments.begin(slot, sequence, chain);
-      } else segments.lastSequence[segment] = sequence;
-    },
+    placed: (slot, sequence, chain) => segments.place(slot, sequence, chain),
+    lost: (slot, sequence, chain) => segments.placeLost(slot, sequence, chain),
     apply: (entries, slot, sequence) => versions.replay(entries, slot, sequence, isDirty),
     loseAll: (sequence) => versions.loseAll(sequence),
     progress: (done) => onProgress?.(done, segments.count),

@@ -63,6 +63,7 @@ export async function scanCache(
   const records: ScannedRecord[] = [];
   const walk = await walkLog(reader, superblock, {
     placed() {},
+    lost() {},
     apply(entries, slot, sequence, rebuilt) {
       versions.replay(entries, slot, sequence, isDirty);
       records.push({ slot, sequence, dataCount: countData(entries), rebuilt });

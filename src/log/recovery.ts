@@ -33,6 +33,8 @@ export interface RecoverySink {
   placed(slot: number, sequence: number, chain: number): void;
   /** A record's entries. `rebuilt`: its own header is lost, these come from a copy. */
   apply(entries: EntryList, slot: number, sequence: number, rebuilt: boolean): void;
+  /** A place where a record should be that is lost. */
+  lost(slot: number, sequence: number, chain: number): void;
   /** Records are lost and nobody knows what they held. */
   loseAll(sequence: number): void;
   /** How far the walk has come, in segments. */
@@ -305,7 +307,10 @@ class Walker {
       (copy.sequence > expected || copy.slot === this.#slot);
     const lost = !placeFits || lastSequence > expected;
     this.#walk.gaps.push({ firstSequence: expected, lastSequence, slot: this.#slot, lost });
-    if (lost) this.#sink.loseAll(placeFits ? lastSequence - 1 : lastSequence);
+    if (lost) {
+      this.#sink.lost(this.#slot, expected, this.#chain);
+      this.#sink.loseAll(placeFits ? lastSequence - 1 : lastSequence);
+    }
     if (!placeFits) return;
     this.#sink.placed(copy.slot, copy.sequence, copy.slot === this.#slot ? this.#chain : 0);
     this.#sink.apply(previousEntries(copy), copy.slot, copy.sequence, true);

@@ -46,6 +46,8 @@ export class Segments {
   readonly poisoned: Map<number, LiveRange[]> = new Map();
   /** By the segment that held the lost version: it is not passed before an entry at the head says what is lost. */
   readonly losses: Map<number, Loss[]> = new Map();
+  /** Segments that begin with a lost record, and the first of theirs that is known. */
+  readonly #lostFirst = new Map<number, { slot: number; sequence: number; chain: number } | null>();
 
   constructor(count: number, blocks: number) {
     this.count = count;
@@ -86,6 +88,36 @@ export class Segments {
     this.lastSequence[segment] = sequence;
     this.ranges.delete(segment);
     this.poisoned.delete(segment);
+  }
+
+  /** Notes the place of a record that recovery found. */
+  place(slot: number, sequence: number, chain: number): void {
+    const segment = this.of(slot);
+    if (slot % this.blocks === 0 || this.firstSequence[segment] === 0) {
+      this.begin(slot, sequence, chain);
+      return;
+    }
+    this.lastSequence[segment] = sequence;
+    if (this.#lostFirst.get(segment) === null) this.#lostFirst.set(segment, { slot, sequence, chain });
+  }
+
+  /** Notes the place of a lost record: until the loss is written down the segment begins with it, so that no tail skips it. */
+  placeLost(slot: number, sequence: number, chain: number): void {
+    const segment = this.of(slot);
+    const isFirst = slot % this.blocks === 0 || this.firstSequence[segment] === 0;
+    this.place(slot, sequence, chain);
+    if (isFirst) this.#lostFirst.set(segment, null);
+  }
+
+  /** What was lost is written down, so segments begin at their first record that is known. */
+  forgetLost(): void {
+    for (const [segment, known] of this.#lostFirst) {
+      if (!known) continue;
+      this.firstSlot[segment] = known.slot;
+      this.firstSequence[segment] = known.sequence;
+      this.firstChain[segment] = known.chain;
+    }
+    this.#lostFirst.clear();
   }
 
   /** Adds a live range entry. */

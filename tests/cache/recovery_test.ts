@@ -16,16 +16,18 @@ import {
   World,
   writeBlocks,
 } from "./fault_devices.ts";
+import { openCache } from "../../src/cache/open.ts";
 import { DeviceError } from "../../src/errors.ts";
+import { SeededRandom } from "../../src/random.ts";
 
 const stale = 0xee;
 
-/** Six records of one block each, at slots 0, 2, ... 10: block i holds i + 1. Closed clean. */
-async function sixRecords(): Promise<World> {
+/** Records of one block each, at slots 0, 2, 4 …: block i holds i + 1. Closed clean. */
+async function singleBlockRecords(count = 6): Promise<World> {
   const world = await World.make();
   world.backing.bytes.fill(stale);
   const cache = await world.open();
-  for (let i = 0; i < 6; i++) {
+  for (let i = 0; i < count; i++) {
     await cache.write(i * blockBytes, filled(i + 1));
     await world.drive(cache.flush());
   }
@@ -35,7 +37,7 @@ async function sixRecords(): Promise<World> {
 
 /** Records 2 and 3 have lost their headers: record 4 tells what 3 held, and nobody what 2 did. */
 async function damaged(): Promise<World> {
-  const world = await sixRecords();
+  const world = await singleBlockRecords();
   world.cache.flip(headerByte(2));
   world.cache.flip(headerByte(4));
   return world;
@@ -276,4 +278,29 @@ Deno.test("Tail.advance: a segment whose start is lost begins at its first recor
     await image.drive(again.close());
   }
   assert(tails.has(18), `no tail at the first record known in the segment, but at ${[...tails]}`);
+});
+
+Deno.test("Tail.advance: a loss that is not written down yet is not skipped inside its segment", async () => {
+  const world = await singleBlockRecords(20);
+  // The first record of the log is lost, and the second, of which the third one's copy tells.
+  world.cache.flip(headerByte(0));
+  world.cache.flip(headerByte(2));
+  // The log takes nothing, so the loss cannot be written down; meanwhile everything else is written back.
+  world.cache.onWrite = (offset) => offset >= logOffset ? hanging() : undefined;
+  const opening = openCache({
+    cache: world.cache,
+    backing: world.backing,
+    clock: world.clock,
+    random: new SeededRandom(9).fill,
+    acceptDamage: true,
+    warn: () => {},
+    tunables: { writeback: "on" },
+  });
+  opening.catch(() => {});
+  for (let i = 0; i < 100; i++) await world.pass(50);
+  assertEquals([1, 2, 3, 4, 5].map((block) => world.backing.bytes[block * blockBytes]), [2, 3, 4, 5, 6]);
+  const after = world.crash();
+  const again = await after.open();
+  assertEquals(await readBlocks(again, 0, 1, 2), ["EIO", 2, 3]);
+  assert(again.recovery.damaged);
 });

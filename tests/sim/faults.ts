@@ -9,7 +9,14 @@
  */
 
 import { DeviceError } from "../../src/errors.ts";
-import { checkpointOffset, superblockBytes, superblockOffsets } from "../../src/log/layout.ts";
+import { hasMagic } from "../../src/log/codec.ts";
+import {
+  checkpointOffset,
+  recordField,
+  recordMagic,
+  superblockBytes,
+  superblockOffsets,
+} from "../../src/log/layout.ts";
 import { decodeSuperblock } from "../../src/log/superblock.ts";
 import type { SeededRandom } from "../../src/random.ts";
 import { blockBytes, mib, sectorBytes } from "../../src/units.ts";
@@ -136,6 +143,7 @@ export function rot(
   random: SeededRandom,
   note: (message: string) => void,
 ): void {
+  if (random.chance(0.25)) return wreckNeighbours(medium, random, note);
   const slots = (medium.sizeBytes - mib) / blockBytes;
   const superblock = superblockOffsets[random.below(2)]!;
   for (let count = 1 + random.below(3); count > 0; count--) {
@@ -146,6 +154,24 @@ export function rot(
       ? [checkpointOffset, 2 * blockBytes]
       : [mib + random.below(slots) * blockBytes, blockBytes];
     damage(medium, before, start, length, random, note);
+  }
+}
+
+/** Damages the headers of two or three records in a row, one of the last, so that no copy tells what they held. */
+function wreckNeighbours(medium: Medium, random: SeededRandom, note: (message: string) => void): void {
+  const headers: { offset: number; sequence: number }[] = [];
+  const bytes = new Uint8Array(blockBytes);
+  for (let offset = mib; offset < medium.sizeBytes; offset += blockBytes) {
+    medium.peek(offset, bytes);
+    if (!hasMagic(bytes, recordField.magic, recordMagic)) continue;
+    headers.push({ offset, sequence: new DataView(bytes.buffer).getUint32(recordField.sequence, true) });
+  }
+  headers.sort((a, b) => b.sequence - a.sequence);
+  const first = random.below(Math.min(headers.length, 8) + 1);
+  for (const { offset } of headers.slice(first, first + 2 + random.below(2))) {
+    note(`rot at ${offset}, a record's header`);
+    random.fill(bytes);
+    medium.poke(offset, bytes);
   }
 }
 
