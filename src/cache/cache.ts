@@ -344,6 +344,7 @@ export class Cache implements Volume {
       } catch (error) {
         failure = error;
       }
+      await engine.store.settle();
       await engine.writer.settle();
     }
     for (const device of [this.#core.device, this.#core.backing]) {

@@ -162,6 +162,11 @@ export class Durability {
     return done;
   }
 
+  /** Resolves when no sync is under way. */
+  syncsEnd(): Promise<void> {
+    return this.#line;
+  }
+
   async #syncNow(): Promise<void> {
     if (this.#failure) throw this.#failure;
     const reach = this.#completed;

@@ -77,11 +77,17 @@ export class SuperblockStore {
       const durableMark = this.#log.durableSequence;
       if (durableMark <= this.#current.durableMark || this.#log.failure) return;
       const previous = await this.#previous(durableMark);
+      if (this.#log.failure) return;
       this.#current = { ...this.#current, durableMark, previous, generation: this.#current.generation + 1 };
       await this.#put(1 - this.#copy);
     });
     this.#line = done.catch(() => {});
     return done;
+  }
+
+  /** Resolves when nothing is under way. */
+  settle(): Promise<void> {
+    return this.#line;
   }
 
   async #put(copy: number): Promise<void> {
@@ -98,6 +104,7 @@ export class SuperblockStore {
     if (this.#log.failure) throw this.#log.failure;
     const durableMark = this.#log.durableSequence;
     const previous = await this.#previous(durableMark);
+    if (this.#log.failure) throw this.#log.failure;
     for (let i = 0; i < 2; i++) {
       this.#copy = 1 - this.#copy;
       this.#current = {

@@ -420,8 +420,9 @@ export class LogWriter {
     return this.#durability.sync();
   }
 
-  /** Resolves when no log write is under way. */
+  /** Resolves when no log write, and no sync, is under way. */
   async settle(): Promise<void> {
     while (this.#ram.anyWrite) await this.#durability.nextEnd();
+    await this.#durability.syncsEnd();
   }
 }

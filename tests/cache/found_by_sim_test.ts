@@ -141,3 +141,32 @@ Deno.test("Cache.write: a backing whose syncs fail is no progress, so that a ful
   }
   assert(failed instanceof DeviceError && failed.code === "EIO", `${failed}`);
 });
+
+Deno.test("Cache.close: a log that failed is closed only when nothing is under way on its device", async () => {
+  for (const slow of ["sync", "read"]) {
+    const machine = new Machine({ backingBytes: 64 * 4096, segmentBlocks: 4, segmentCount: 8 });
+    await machine.format();
+    const cache = await machine.open({ bufferCount: 4, tunables: { writeback: "off" } });
+    let isSlow = false;
+    let isAway = false;
+    machine.fault = (disk, { kind }) => {
+      if (disk.name !== "cache") return undefined;
+      if (kind === slow) {
+        isSlow = true;
+        return { slowMs: 500 };
+      }
+      return kind === "write" && isAway ? { error: new DeviceError("EIO", "simulated") } : undefined;
+    };
+    await machine.run(cache.write(0, block(1)));
+    const flushing = cache.flush().catch(() => {});
+    // The sync is the flush's; the read is that of the mark, which follows when nobody writes.
+    while (!isSlow) await machine.steps(1);
+    isAway = true;
+    for (let i = 1; i < 8; i++) await cache.write(i * 4096, block(1)).catch(() => {});
+    cache.flush().catch(() => {});
+    while (cache.status().state !== "poisoned") await machine.steps(1);
+    await assertRejects(() => machine.run(cache.close()), DeviceError);
+    await machine.run(flushing);
+    assertEquals(machine.violations, [], slow);
+  }
+});

@@ -283,7 +283,7 @@ export class SimDisk implements BlockDevice {
   readonly #onViolation: (message: string) => void;
   #closed = false;
   /** Calls under way. */
-  #busy = 0;
+  readonly #busy = new Set<Call>();
   /** How often the device went away and lost something. */
   #losses = 0;
   /** Of these, how many a failed sync has told of. */
@@ -391,7 +391,9 @@ export class SimDisk implements BlockDevice {
   }
 
   close(): Promise<void> {
-    if (this.#busy > 0) this.#onViolation(`${this.name} was closed with ${this.#busy} calls under way`);
+    for (const { kind, offset, length } of this.#busy) {
+      this.#onViolation(`${this.name} was closed with a ${kind} of ${offset}+${length} under way`);
+    }
     this.#closed = true;
     return Promise.resolve();
   }
@@ -415,10 +417,10 @@ export class SimDisk implements BlockDevice {
     const fault = this.fault(this, call);
     this.onCall(call);
     begin?.();
-    this.#busy++;
+    this.#busy.add(call);
     return new Promise((resolve, reject) => {
       this.#clock.after(this.#latencyMs() + (fault?.slowMs ?? 0), () => {
-        this.#busy--;
+        this.#busy.delete(call);
         if (fault?.away) this.#lose();
         try {
           action(fault);
