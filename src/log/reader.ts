@@ -10,8 +10,9 @@
 import type { BlockDevice } from "../device/block_device.ts";
 import { DeviceError } from "../errors.ts";
 import { blockBytes, mib } from "../units.ts";
-import { type Bytes, decodeRecord, type RecordHeader } from "./codec.ts";
+import { type Bytes, decodeRecord, hasMagic, type RecordHeader } from "./codec.ts";
 import type { Geometry } from "./geometry.ts";
+import { recordMagic } from "./layout.ts";
 import { unsyncedBlocksMax } from "./writer.ts";
 
 /** Segments whose headers are read at the same time. */
@@ -123,6 +124,8 @@ export class LogReader {
     const base = offset;
     while (segmentBlocks - offset >= 2) {
       const at = (offset - base) * blockBytes;
+      // A header keeps its block, so only what looks like one is copied.
+      if (!hasMagic(rest, at, recordMagic)) break;
       const next = decodeRecord(rest.slice(at, at + blockBytes), first + offset, this.uuid);
       if (!next) break;
       headers.push(next);
@@ -139,6 +142,7 @@ export class LogReader {
       const length = Math.min(scanBytes / blockBytes, count - done, slotCount - from);
       const bytes = await this.readable(from, length);
       for (let i = 0; i < length; i++) {
+        if (!hasMagic(bytes, i * blockBytes, recordMagic)) continue;
         const header = decodeRecord(bytes.slice(i * blockBytes, (i + 1) * blockBytes), from + i, this.uuid);
         if (header) yield header;
       }
