@@ -24,6 +24,7 @@ import { LogWriter } from "../log/writer.ts";
 import { type RandomSource, systemRandom } from "../random.ts";
 import { blockBytes, mib } from "../units.ts";
 import { Kernels } from "../wasm/kernels.ts";
+import type { MemoryPlan } from "../wasm/memory_map.ts";
 import { type Cache, cacheSeam } from "./cache.ts";
 import type { Core } from "./core.ts";
 import { RangeLocks } from "./locks.ts";
@@ -72,6 +73,8 @@ export interface EngineOptions extends CacheOptions {
   bufferCount?: number;
   /** Blocks of log that may be un-synced, at least two segments. */
   unsyncedBlocks?: number;
+  /** Gives empty kernels for a plan; a new memory and instance by default, which cost more than the rest of a small open. */
+  makeKernels?: (plan: MemoryPlan) => Kernels;
 }
 
 /** What opening found. */
@@ -144,7 +147,7 @@ async function open(options: EngineOptions, device: BlockDevice, backing: BlockD
     Math.max(bufferCountMin, Math.floor(bufferBytes / (geometry.segmentBlocks * blockBytes))),
   );
   const backingBlocks = backingBlocksOf(backing.sizeBytes);
-  const kernels = Kernels.create({
+  const kernels = (options.makeKernels ?? Kernels.create)({
     slotCount: geometry.slotCount,
     backingBlocks,
     segmentBlocks: geometry.segmentBlocks,

@@ -83,7 +83,13 @@ export class Oracle {
       const position = from + at;
       const start = position % sectorBytes;
       const length = Math.min(sectorBytes - start, bytes.length - at);
-      this.#words.fill(wordOf(id, (position - start) / sectorBytes));
+      const word = wordOf(id, (position - start) / sectorBytes);
+      if (length === sectorBytes && (at & 3) === 0) {
+        new Uint32Array(bytes.buffer, at, sectorBytes / 4).fill(word);
+        at += length;
+        continue;
+      }
+      this.#words.fill(word);
       bytes.set(this.#pattern.subarray(start, start + length), at);
       at += length;
     }

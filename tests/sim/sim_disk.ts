@@ -37,14 +37,14 @@ export const crashPolicies = [
 /** See {@linkcode crashPolicies}. */
 export type CrashPolicy = typeof crashPolicies[number];
 
-/** Bytes by page; an absent page reads as zeroes. */
+/** Bytes by page; an absent page reads as zeroes. A page in here never changes, so that several views may share it. */
 type Pages = Map<number, Uint8Array<ArrayBuffer>>;
 
-/** A write or zeroing; `bytes` is undefined for zeroes. */
+/** A write or zeroing; `bytes` is undefined for zeroes, and never changes. */
 interface Change {
   sector: number;
   sectors: number;
-  bytes: Uint8Array | undefined;
+  bytes: Uint8Array<ArrayBuffer> | undefined;
 }
 
 /** What a call to the device is, for a fault to choose by. */
@@ -140,6 +140,8 @@ export class Medium {
     const share = policy === "few" ? 0.1 : policy === "most" ? 0.9 : 0.5;
     let index = 0;
     for (const change of changes) {
+      // Neighbours that are kept are written in one go.
+      let kept = 0;
       for (let i = 0; i < change.sectors; i++, index++) {
         let keep: boolean;
         if (policy === "none") keep = false;
@@ -148,8 +150,13 @@ export class Medium {
         else if (policy === "allButOne") keep = index !== chosen;
         else if (policy === "onlyOne") keep = index === chosen;
         else keep = random.chance(share);
-        if (keep) applyChange(this.#durable, change, i, 1);
+        if (keep) kept++;
+        else if (kept > 0) {
+          applyChange(this.#durable, change, i - kept, kept);
+          kept = 0;
+        }
       }
+      if (kept > 0) applyChange(this.#durable, change, change.sectors - kept, kept);
     }
     this.#settled += this.#pending.length;
     this.#pending = [];
@@ -169,51 +176,79 @@ export class Medium {
       const last = Math.floor((sector + sectors - 1) / sectorsPerPage);
       for (let page = Math.floor(sector / sectorsPerPage); page <= last; page++) {
         const durable = this.#durable.get(page);
-        const live = this.#live.get(page);
-        if (!durable) this.#live.delete(page);
-        else if (live) live.set(durable);
-        else this.#live.set(page, durable.slice());
+        if (durable) this.#live.set(page, durable);
+        else this.#live.delete(page);
       }
     }
   }
 
   /** Reads what a running machine sees. */
   peek(offset: number, into: Uint8Array): void {
-    readPages(this.#live, offset, into);
+    readPages((page) => this.#live.get(page), offset, into);
+  }
+
+  /** What a running machine sees at this moment, to be read later. */
+  view(offset: number, length: number): (into: Uint8Array) => void {
+    const first = Math.floor(offset / pageBytes);
+    const pages: (Uint8Array | undefined)[] = [];
+    for (let page = first; page * pageBytes < offset + length; page++) pages.push(this.#live.get(page));
+    return (into) => readPages((page) => pages[page - first], offset, into);
   }
 
   /** Reads what would survive if nothing un-synced did. */
   peekDurable(offset: number, into: Uint8Array): void {
-    readPages(this.#durable, offset, into);
+    readPages((page) => this.#durable.get(page), offset, into);
   }
 
   /** Changes the medium behind everybody's back, durably. */
   poke(offset: number, bytes: Uint8Array): void {
-    for (const pages of [this.#durable, this.#live]) writePages(pages, offset, bytes);
+    const own = bytes.slice();
+    for (const pages of [this.#durable, this.#live]) writePages(pages, offset, own);
   }
 }
 
-function readPages(pages: Pages, offset: number, into: Uint8Array): void {
+function readPages(
+  pageAt: (page: number) => Uint8Array | undefined,
+  offset: number,
+  into: Uint8Array,
+): void {
   for (let at = 0; at < into.length;) {
     const start = (offset + at) % pageBytes;
     const length = Math.min(pageBytes - start, into.length - at);
-    const page = pages.get((offset + at - start) / pageBytes);
+    const page = pageAt((offset + at - start) / pageBytes);
     if (page) into.set(length === pageBytes ? page : page.subarray(start, start + length), at);
     else into.fill(0, at, at + length);
     at += length;
   }
 }
 
-function writePages(pages: Pages, offset: number, bytes: Uint8Array): void {
+/** `bytes` become part of the pages: they must not change any more. */
+function writePages(pages: Pages, offset: number, bytes: Uint8Array<ArrayBuffer>): void {
   for (let at = 0; at < bytes.length;) {
     const start = (offset + at) % pageBytes;
     const length = Math.min(pageBytes - start, bytes.length - at);
     const number = (offset + at - start) / pageBytes;
-    let page = pages.get(number);
-    if (!page) pages.set(number, page = new Uint8Array(pageBytes));
-    page.set(bytes.subarray(at, at + length), start);
+    const part = bytes.subarray(at, at + length);
+    if (length === pageBytes) pages.set(number, part);
+    else {
+      const page = copyOf(pages.get(number));
+      page.set(part, start);
+      pages.set(number, page);
+    }
     at += length;
   }
+}
+
+function copyOf(page: Uint8Array<ArrayBuffer> | undefined): Uint8Array<ArrayBuffer> {
+  return page ? page.slice() : new Uint8Array(pageBytes);
+}
+
+/** Long writes only: most of formatting is zeroes, and worlds are formatted often. */
+function isLongAndZero(bytes: Uint8Array<ArrayBuffer>): boolean {
+  if (bytes.length <= comparedBytesMax || (bytes.byteOffset & 3) !== 0) return false;
+  const words = new Uint32Array(bytes.buffer, bytes.byteOffset, bytes.length >>> 2);
+  for (let i = 0; i < words.length; i++) if (words[i] !== 0) return false;
+  return true;
 }
 
 function isSame(a: Uint8Array<ArrayBuffer>, b: Uint8Array<ArrayBuffer>): boolean {
@@ -237,7 +272,9 @@ function applyChange(pages: Pages, change: Change, from: number, count: number):
     const next = Math.min(position - start + pageBytes, end);
     const number = (position - start) / pageBytes;
     if (next - position === pageBytes) pages.delete(number);
-    else pages.get(number)?.fill(0, start, start + next - position);
+    else if (pages.has(number)) {
+      pages.set(number, copyOf(pages.get(number)).fill(0, start, start + next - position));
+    }
     position = next;
   }
 }
@@ -320,13 +357,10 @@ export class SimDisk implements BlockDevice {
 
   read(offset: number, into: Uint8Array<ArrayBuffer>): Promise<void> {
     // The device may look at the medium at any moment while the call is under way.
-    let early: Uint8Array<ArrayBuffer> | undefined;
-    if (!this.#clock.stopped && this.#random.chance(0.5)) {
-      early = new Uint8Array(into.length);
-      this.medium.peek(offset, early);
-    }
+    let early: ((into: Uint8Array) => void) | undefined;
+    if (!this.#clock.stopped && this.#random.chance(0.5)) early = this.medium.view(offset, into.length);
     return this.#call({ kind: "read", offset, length: into.length }, (fault) => {
-      if (early) into.set(early);
+      if (early) early(into);
       else this.medium.peek(offset, into);
       if (fault?.error) {
         // A short read: the rest of the buffer holds anything.
@@ -339,6 +373,9 @@ export class SimDisk implements BlockDevice {
 
   write(offset: number, bytes: Uint8Array<ArrayBuffer>): Promise<void> {
     if (this.#clock.stopped) return new Promise(() => {});
+    if (isLongAndZero(bytes)) {
+      return this.#change({ kind: "write", offset, length: bytes.length }, undefined, () => {});
+    }
     const copy = bytes.slice();
     return this.#change({ kind: "write", offset, length: bytes.length }, copy, () => {
       if (bytes.length > comparedBytesMax || isSame(copy, bytes)) return;

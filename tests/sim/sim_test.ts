@@ -15,8 +15,14 @@ for (const faulty of [false, true]) {
   Deno.test(`World: ${faulty ? "faulty" : "crashing"} devices lose and invent nothing`, async () => {
     const coverage = new Coverage();
     for (let seed = 1; seed <= worlds; seed++) {
-      const { violation } = await new World(seed, faulty, coverage).run(crashes);
-      assertEquals(violation, undefined, `deno task sim --seed ${seed} ${faulty ? "--faulty" : "--good"}`);
+      const light = seed % 2 === 0;
+      const { violation } = await new World(seed, faulty, coverage, undefined, light).run(crashes);
+      assertEquals(
+        violation,
+        undefined,
+        `deno task sim --seed ${seed} ${faulty ? "--faulty" : "--good"} ${light ? "--light" : "--heavy"} ` +
+          `--world-crashes ${crashes}`,
+      );
     }
     for (const name of ["laps", "kills", "clean closes", "opened with kept records", "drains compared"]) {
       assertGreater(coverage.counts.get(name) ?? 0, 0, name);

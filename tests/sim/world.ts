@@ -16,6 +16,7 @@ import { SeededRandom } from "../../src/random.ts";
 import { blockBytes, mib, sectorBytes } from "../../src/units.ts";
 import type { Coverage } from "./coverage.ts";
 import { Faults, rot, wreckSuperblock } from "./faults.ts";
+import { kernelPool } from "./kernel_pool.ts";
 import { Oracle, Violation } from "./oracle.ts";
 import { Session } from "./session.ts";
 import { settled, WorldEnd } from "./settled.ts";
@@ -31,6 +32,9 @@ const slowMs = 2000;
 /** Before time moves by more than this, code may run for {@linkcode turnsMax} microtask turns. */
 const longMs = 5;
 const turnsMax = 60;
+/** Crashes of a world, when nobody says: formatting costs as much as several of a light one. */
+const crashesDefault = 30;
+const lightCrashesDefault = 120;
 /** Beyond this, for fifty times as many. */
 const veryLongMs = 1500;
 
@@ -57,6 +61,8 @@ export class World {
   #violation: string | undefined;
   /** Events left in this life. */
   #budget = 0;
+  /** What is left for this life once it is open. */
+  #eventsOfWork = Infinity;
   #events = 0;
   #life = 0;
   #lastClosedInOrder = true;
@@ -68,14 +74,14 @@ export class World {
   /** Something rotted since the cache was closed in order. */
   #rotten = false;
 
-  /** `faulty`: devices fail and rot, too. */
-  constructor(seed: number, faulty: boolean, coverage: Coverage, trace?: string[]) {
+  /** `faulty`: devices fail and rot, too. `light`: see {@linkcode drawShape}. */
+  constructor(seed: number, faulty: boolean, coverage: Coverage, trace?: string[], light?: boolean) {
     this.seed = seed;
     this.coverage = coverage;
     this.trace = trace;
     this.#random = new SeededRandom(seed);
     for (let i = 0; i < 8; i++) this.#random.next();
-    this.shape = drawShape(this.#random, faulty);
+    this.shape = drawShape(this.#random, faulty, light);
     const { backingBytes, segmentBlocks, segmentCount } = this.shape;
     this.#oracle = new Oracle(backingBytes, this.shape.odd);
     this.#cacheMedium = new Medium(mib + segmentBlocks * segmentCount * blockBytes, "cache");
@@ -84,7 +90,7 @@ export class World {
   }
 
   /** Lives until `crashes` have happened, or something is wrong. */
-  async run(crashes: number): Promise<WorldResult> {
+  async run(crashes = this.shape.light ? lightCrashesDefault : crashesDefault): Promise<WorldResult> {
     try {
       await this.#format();
       while (this.#crashes < crashes) await this.#live();
@@ -153,9 +159,10 @@ export class World {
     for (;;) {
       for (let i = 0; i < this.shape.turns; i++) await null;
       // Time does not jump while code is on its way to its next call.
-      if (this.#clock.untilNextMs > longMs) {
-        const turns = this.#clock.untilNextMs > veryLongMs ? turnsMax * 50 : turnsMax;
-        for (let i = 0; i < turns; i++) await null;
+      let waitMs = this.#clock.untilNextMs;
+      for (let i = 0; waitMs > longMs && i < (waitMs > veryLongMs ? turnsMax * 50 : turnsMax); i++) {
+        await null;
+        waitMs = this.#clock.untilNextMs;
       }
       if (this.#violation !== undefined) throw new Violation(this.#violation);
       if (done()) return true;
@@ -192,8 +199,12 @@ export class World {
     this.#life++;
     this.#clock = new SimClock(this.#clock.monotonicMs() + 1);
     // Short lives end inside recovery; a third of them on purpose.
-    const short = random.chance(this.#killed ? 0.5 : 0.15);
-    this.#budget = 1 + random.below(short ? 30 : 2 * this.shape.lifeEvents);
+    const short = random.chance(this.#killed ? 0.5 : this.shape.light ? 0.3 : 0.15);
+    // Opening takes some twenty events. A light world, where that is most of a life, counts from there on.
+    this.#eventsOfWork = this.shape.light && !short ? 1 + random.below(2 * this.shape.lifeEvents) : Infinity;
+    this.#budget = this.#eventsOfWork < Infinity
+      ? eventsMax
+      : 1 + random.below(short ? 30 : 2 * this.shape.lifeEvents);
     this.note(() => `life ${this.#life}, ${this.#budget} events`);
     this.#cache = undefined;
     this.#faults = this.shape.faulty ? new Faults(random, this.#cacheMedium.sizeBytes) : undefined;
@@ -269,6 +280,7 @@ export class World {
     const opened = await this.#open();
     if (typeof opened === "string") return opened;
     const cache = this.#cache = opened;
+    this.#budget = Math.min(this.#budget, this.#eventsOfWork);
     this.#checkRecovery(cache);
     this.#rotten = this.#rotten && cache.readOnly;
     this.#lastClosedInOrder = false;
@@ -311,6 +323,7 @@ export class World {
       random: this.#random.fill,
       bufferCount: this.shape.bufferCount,
       unsyncedBlocks: this.shape.unsyncedBlocks,
+      makeKernels: kernelPool.take,
       acceptDamage: this.#random.chance(0.7),
       warn: (message) => {
         this.note(() => `warning: ${message}`);
