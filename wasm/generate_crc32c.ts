@@ -44,14 +44,14 @@ export const reduceLengths = {
 } as const;
 
 /** CRC-32C's polynomial with its leading term, the highest power first. */
-const polynomial = 0x11edc6f41n;
+export const crc32cPolynomial = 0x11edc6f41n;
 
 /** x^power modulo the polynomial. */
 export function powerOfX(power: number): bigint {
   let rest = 1n;
   for (let i = 0; i < power; i++) {
     rest <<= 1n;
-    if (rest >> 32n) rest ^= polynomial;
+    if (rest >> 32n) rest ^= crc32cPolynomial;
   }
   return rest;
 }
