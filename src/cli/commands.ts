@@ -4,6 +4,7 @@
  * @module
  */
 
+import { bench } from "./bench.ts";
 import { check } from "./check.ts";
 import { demo } from "./demo.ts";
 import { drain } from "./drain.ts";
@@ -14,4 +15,4 @@ import { serve } from "./serve.ts";
 import type { Command } from "./table.ts";
 
 /** The command table. */
-export const commands: readonly Command[] = [format, serve, drain, check, inspect, recover, demo];
+export const commands: readonly Command[] = [format, serve, drain, check, inspect, recover, demo, bench];

@@ -12,7 +12,7 @@ import { formatSize, parseSize } from "../units.ts";
 import type { Output } from "./output.ts";
 
 /** How the value of an option is read. */
-export type OptionKind = "flag" | "text" | "size" | "choice" | "setting";
+export type OptionKind = "flag" | "text" | "size" | "number" | "choice" | "setting";
 
 /** An option of a verb. */
 export interface OptionSpec {
@@ -115,6 +115,11 @@ export function parseOption(spec: OptionSpec, text: string): string | number {
       }
       return bytes;
     }
+    case "number": {
+      const value = Number(text);
+      if (!/^\d+(\.\d+)?$/.test(text) || value <= 0) throw wrong("a number above 0");
+      return value;
+    }
     case "choice": {
       const choices = spec.choices ?? [];
       if (!choices.includes(text)) {
@@ -177,6 +182,12 @@ export class Options {
     const value = this.#values.get(name);
     assert(value === undefined || typeof value === "number", `option ${name} is not a size`);
     return value;
+  }
+
+  /** The value of a number option, if it was given. */
+  number(name: string): number | undefined {
+    assert(this.#spec(name).kind === "number", `option ${name} is not a number`);
+    return this.#values.get(name) as number | undefined;
   }
 
   /** Whether a flag was given. */
