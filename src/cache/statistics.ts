@@ -4,37 +4,41 @@
  * @module
  */
 
-/** Buckets of a latency histogram: bucket i counts values below 2^(i/2) microseconds. */
-const bucketCount = 64;
+import { Latency } from "../latency.ts";
 
-/** A histogram of microseconds with two buckets an octave. */
-export class Latency {
-  readonly #buckets = new Float64Array(bucketCount);
-  #count = 0;
-  #max = 0;
+/** The rate is smoothed over about this time. */
+const rateWindowMs = 10_000;
+/** It is measured over intervals of at least this length. */
+const rateIntervalMsMin = 100;
+/** After a pause of this length it starts anew: what was before says nothing about now. */
+const ratePauseMs = 30_000;
 
-  /** Counts one value. */
-  add(micros: number): void {
-    const bucket = micros < 1 ? 0 : Math.min(bucketCount - 1, Math.ceil(2 * Math.log2(micros)));
-    this.#buckets[bucket]!++;
-    this.#count++;
-    if (micros > this.#max) this.#max = micros;
-  }
+/** How fast a counter has grown of late: smoothed, and falling by itself while nothing is noted. */
+export class Rate {
+  #perSecond = 0;
+  #total = 0;
+  #atMs = -Infinity;
 
-  /** The upper bound of the bucket in which the share `p` of all values ends; 0 without values. */
-  quantile(p: number): number {
-    let left = this.#count * p;
-    if (left === 0) return 0;
-    for (let bucket = 0; bucket < bucketCount; bucket++) {
-      left -= this.#buckets[bucket]!;
-      if (left <= 0) return Math.min(Math.round(2 ** (bucket / 2)), Math.round(this.#max));
+  /** The counter stands at `total` now. */
+  note(total: number, nowMs: number): void {
+    const elapsedMs = nowMs - this.#atMs;
+    if (elapsedMs < rateIntervalMsMin) return;
+    if (elapsedMs >= ratePauseMs) this.#perSecond = 0;
+    else {
+      const latest = (total - this.#total) / (elapsedMs / 1000);
+      // What came before the first interval is not known; it counts as if it had been so all along.
+      const weight = this.#perSecond === 0 ? 1 : 1 - Math.exp(-elapsedMs / rateWindowMs);
+      this.#perSecond += (latest - this.#perSecond) * weight;
     }
-    return Math.round(this.#max);
+    this.#atMs = nowMs;
+    this.#total = total;
   }
 
-  /** The quantiles that status shows. */
-  summary(): { p50: number; p99: number; max: number } {
-    return { p50: this.quantile(0.5), p99: this.quantile(0.99), max: Math.round(this.#max) };
+  /** Per second, at `nowMs`. */
+  at(nowMs: number): number {
+    const silentMs = Math.max(0, nowMs - this.#atMs - rateWindowMs);
+    const rate = this.#perSecond * Math.exp(-silentMs / rateWindowMs);
+    return rate < 1 ? 0 : rate;
   }
 }
 
@@ -58,4 +62,6 @@ export class Statistics {
   /** Losses that no record in the log tells of yet. */
   unrecordedLosses = 0;
   readonly flushLatency: Latency = new Latency();
+  /** Bytes per second to the backing device. */
+  readonly writebackRate: Rate = new Rate();
 }

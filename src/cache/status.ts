@@ -7,6 +7,7 @@
 import type { SuperblockStore } from "../log/superblock_store.ts";
 import { formatUuid, type Superblock } from "../log/superblock.ts";
 import type { LogWriter } from "../log/writer.ts";
+import type { LatencySummary } from "../latency.ts";
 import { blockBytes } from "../units.ts";
 import { version } from "../version.ts";
 import type { Core } from "./core.ts";
@@ -24,16 +25,6 @@ import type { WriteBack } from "./writeback.ts";
  * - `stopping`: it is closing, or closed
  */
 export type CacheState = "serving" | "read-only" | "degraded" | "poisoned" | "draining" | "stopping";
-
-/** A latency in microseconds since the cache was opened; all 0 when nothing was measured. */
-export interface LatencySummary {
-  /** Half of all took at most so long, rounded up to the bucket's end (two buckets an octave). */
-  p50: number;
-  /** 99 of 100 took at most so long, rounded up likewise. */
-  p99: number;
-  /** The longest. */
-  max: number;
-}
 
 /**
  * What `Cache.status()` returns: plain data that JSON can carry. Units are in the names, blocks are 4096 bytes, and counts
@@ -105,8 +96,14 @@ export interface CacheStatus {
     requests: number;
     /** How many blocks one request carried on average. */
     blocksPerRequest: number;
+    /** Bytes per second that reached the backing device of late. */
+    bytesPerSecond: number;
+    /** Seconds until nothing is dirty at that rate; null while nothing is written back, or nothing is dirty. */
+    etaSeconds: number | null;
     /** The last failure, null when all went well since. */
     lastError: string | null;
+    /** For how long it has failed; null when all went well since. */
+    failingSeconds: number | null;
   };
   /** How long calls took. */
   latencyMicros: {
@@ -125,7 +122,10 @@ export function makeStatus(
   const { kernels, versions, statistics, geometry, tunables } = core;
   const writer = engine?.writer;
   const log = writer?.statistics ?? { records: 0, writes: 0, syncs: 0, bytes: 0, flushes: 0 };
-  const lastError = engine?.writeback.state.lastError;
+  const { lastError, failingSinceMs } = engine?.writeback.state ?? {};
+  const nowMs = core.clock.monotonicMs();
+  const dirtyBlocks = kernels.dirty.count;
+  const bytesPerSecond = Math.round(statistics.writebackRate.at(nowMs));
   let state: CacheState = "serving";
   if (lastError || versions.poison.any) state = "degraded";
   if (facts.draining) state = "draining";
@@ -145,7 +145,7 @@ export function makeStatus(
       segments: geometry.segmentCount,
       freeSegments: writer?.freeSegments ?? 0,
       cachedBlocks: kernels.count,
-      dirtyBlocks: kernels.dirty.count,
+      dirtyBlocks,
       zeroBlocks: kernels.zeroDirty.count,
       lostBlocks: versions.poison.blocks,
       headSequence: writer?.openSequence ?? superblock.head.sequence,
@@ -186,7 +186,12 @@ export function makeStatus(
       blocksPerRequest: statistics.writebackRequests === 0
         ? 0
         : statistics.writtenBackBlocks / statistics.writebackRequests,
+      bytesPerSecond,
+      etaSeconds: bytesPerSecond === 0 || dirtyBlocks === 0
+        ? null
+        : Math.ceil(dirtyBlocks * blockBytes / bytesPerSecond),
       lastError: lastError ?? null,
+      failingSeconds: failingSinceMs === undefined ? null : Math.floor((nowMs - failingSinceMs) / 1000),
     },
     latencyMicros: { flush: statistics.flushLatency.summary() },
   };

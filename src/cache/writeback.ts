@@ -46,13 +46,20 @@ const failuresMax = 3;
 export interface WriteBackState {
   active: boolean;
   lastError: string | undefined;
+  /** Since when it has failed. */
+  failingSinceMs: number | undefined;
   /** Milliseconds until the next try after a failure; 0 when there was none. */
   retryMs: number;
 }
 
 /** The write-back of a running cache. */
 export class WriteBack {
-  readonly state: WriteBackState = { active: false, lastError: undefined, retryMs: 0 };
+  readonly state: WriteBackState = {
+    active: false,
+    lastError: undefined,
+    failingSinceMs: undefined,
+    retryMs: 0,
+  };
   readonly #core: Core;
   readonly #writer: LogWriter;
   readonly #tail: Tail;
@@ -160,6 +167,7 @@ export class WriteBack {
       try {
         const worked = await this.pass(this.#draining > 0 || this.#spaceNeeded);
         this.state.retryMs = 0;
+        this.#recovered();
         for (const waiter of waiters) waiter.resolve();
         // Whoever asked during the pass found nobody to wake.
         const asked = this.#stopping || this.#passWaiters.length > 0;
@@ -186,7 +194,19 @@ export class WriteBack {
       this.#warnAfterMs = now + warnMs;
     }
     this.state.lastError = message;
+    this.state.failingSinceMs ??= now;
     this.state.retryMs = Math.min(retryMsMax, Math.max(retryMsMin, this.state.retryMs * 2));
+  }
+
+  /** Forgets the last failure once nothing that failed is left to be done. */
+  #recovered(): void {
+    if (this.state.lastError === undefined) return;
+    const { dirty, zeroDirty } = this.#core.kernels;
+    for (const block of this.#failures.keys()) if (!dirty.test(block)) this.#failures.delete(block);
+    if (this.#failures.size > 0 || this.#syncFailed || (this.#zeroFailures > 0 && zeroDirty.count > 0)) {
+      return;
+    }
+    this.state.lastError = this.state.failingSinceMs = undefined;
   }
 
   async #rest(ms: number): Promise<void> {
@@ -266,7 +286,7 @@ export class WriteBack {
   }
 
   async #writeBatch(batch: Batch): Promise<void> {
-    const { backing, kernels, statistics } = this.#core;
+    const { backing, kernels, statistics, clock } = this.#core;
     let failure: unknown;
     const queue = this.#loader.requests(batch);
     const work = async () => {
@@ -275,6 +295,7 @@ export class WriteBack {
           await backing.write(request.offset, request.bytes);
           statistics.writebackRequests++;
           statistics.writebackBytes += request.bytes.length;
+          statistics.writebackRate.note(statistics.writebackBytes, clock.monotonicMs());
         } catch (error) {
           failure ??= error;
           for (let i = request.first; i <= request.last; i++) batch.failed[i] = 1;
@@ -299,10 +320,7 @@ export class WriteBack {
       if (kernels.indexGet(block) === batch.slots[i]) kernels.dirty.clear(block);
     }
     statistics.writtenBackBlocks += written;
-    if (written > 0) {
-      this.#noteProgress();
-      if (failure === undefined) this.state.lastError = undefined;
-    }
+    if (written > 0) this.#noteProgress();
     if (failure !== undefined && written === 0) throw failure;
     if (failure !== undefined) this.#failed(failure);
   }
