@@ -24,6 +24,7 @@ export { MemoryDevice } from "./src/device/memory.ts";
 export { openDevice, type OpenOptions } from "./src/device/open.ts";
 export type { Io, IoConnection, IoFile, IoListener, PathFacts, SocketAddress } from "./src/io/io.ts";
 export { Cache } from "./src/cache/cache.ts";
+export type { DrainOptions, DrainReport } from "./src/cache/drain.ts";
 export type { CacheState, CacheStatus } from "./src/cache/status.ts";
 export type { LatencySummary } from "./src/latency.ts";
 export { formatCache, type FormatOptions, type FormatReport } from "./src/cache/format.ts";

@@ -14,6 +14,7 @@ import type { SuperblockStore } from "../log/superblock_store.ts";
 import { formatUuid, type Superblock } from "../log/superblock.ts";
 import type { LogWriter } from "../log/writer.ts";
 import { checkRange, type Core } from "./core.ts";
+import { drainCache, type DrainOptions, type DrainReport } from "./drain.ts";
 import { eachExtent } from "./extents.ts";
 import { IdleMark } from "./idle_mark.ts";
 import { loseVersion, lostRanges, persistLosses } from "./losses.ts";
@@ -23,6 +24,7 @@ import { Reads } from "./reads.ts";
 import { Room } from "./room.ts";
 import { type CacheStatus, makeStatus } from "./status.ts";
 import { Tail } from "./tail.ts";
+import type { Tunables } from "./tunables.ts";
 import type { Extent, Volume, WriteOptions } from "./volume.ts";
 import { WriteBack } from "./writeback.ts";
 import { readOnlyError, Writes } from "./writes.ts";
@@ -279,11 +281,11 @@ export class Cache implements Volume {
    * Writes everything back and syncs the backing device, which alone is complete afterwards; the log is empty then. What is
    * written meanwhile is written back too: it resolves at a moment at which nothing was dirty.
    *
-   * @param options `onProgress` gets blocks done and blocks in all
-   * @throws {DamageError} when blocks are lost, after everything else was written back (before, when read-only)
+   * @throws {DamageError} when blocks are lost, after everything else was written back (before, when read-only); when the
+   * backing device does not return what was written to it, which then stays in the cache
    * @throws {DeviceError} when a device fails; what is not written back yet stays in the cache
    */
-  async drain(options: { onProgress?: (done: number, total: number) => void } = {}): Promise<void> {
+  async drain(options: DrainOptions = {}): Promise<DrainReport> {
     if (this.readOnly && this.recovery.damaged) {
       throw new DamageError(
         `Cannot drain ${this.#core.device.name}: ${this.recovery.lostBlocks} blocks of it are lost and that was not ` +
@@ -293,17 +295,24 @@ export class Cache implements Volume {
     const { writeback } = this.#writable();
     this.#draining++;
     try {
-      await writeback.drain(options.onProgress);
+      return await drainCache(this.#core, writeback, this.#reads, options);
     } finally {
       this.#draining--;
     }
-    const lost = this.#core.versions.poison.blocks;
-    if (lost > 0) {
-      throw new DamageError(
-        `Everything that can be written back is on ${this.#core.backing.name}, but ${lost} blocks are lost: ` +
-          `see nbdboost check`,
-      );
-    }
+  }
+
+  /** The settings as they are now. */
+  get tunables(): Readonly<Tunables> {
+    return this.#core.tunables;
+  }
+
+  /** Changes settings while it runs; those that are not given stay as they are. */
+  tune(settings: Partial<Tunables>): void {
+    Object.assign(this.#core.tunables, settings);
+    if (!this.#engine || this.#closed) return;
+    // The timer under way may have an hour to go.
+    this.#stopTimer();
+    this.#scheduleFlush();
   }
 
   /** What is going on just now; costs little, also after `close`. */

@@ -33,3 +33,19 @@ export function eachExtent(core: Core, offset: number, length: number, limit: nu
   }
   return extents;
 }
+
+/** What is left of [start, end) without the given ranges. */
+export function without(
+  start: number,
+  end: number,
+  ranges: { start: number; end: number }[],
+): { start: number; end: number }[] {
+  let left = [{ start, end }];
+  for (const range of ranges) {
+    left = left.flatMap((run) => [
+      { start: run.start, end: Math.min(run.end, range.start) },
+      { start: Math.max(run.start, range.end), end: run.end },
+    ]).filter((run) => run.start < run.end);
+  }
+  return left;
+}

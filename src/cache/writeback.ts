@@ -17,6 +17,7 @@ import type { LogWriter } from "../log/writer.ts";
 import { noSlot } from "../wasm/kernels.ts";
 import { type Batch, BatchLoader } from "./batch.ts";
 import type { Core } from "./core.ts";
+import { without } from "./extents.ts";
 import type { Room } from "./room.ts";
 import type { Tail } from "./tail.ts";
 
@@ -65,6 +66,8 @@ export class WriteBack {
   readonly #tail: Tail;
   readonly #room: Room;
   readonly #loader: BatchLoader;
+  /** The tail stands still, for `proveBacking`: always, or while a quarter of the log is free and no writer waits. */
+  holdTail: "no" | "while roomy" | "yes" = "no";
   /** Blocks that failed on the backing, and how often. */
   readonly #failures = new Map<number, number>();
   #warnAfterMs = 0;
@@ -124,6 +127,7 @@ export class WriteBack {
         onProgress?.(Math.max(0, total - this.dirtyBlocks), total);
         if (this.#writer.failure) throw this.#writer.failure;
         if (this.dirtyBlocks === 0 && kernels.written.count === 0 && kernels.syncing.count === 0) {
+          if (this.#holds()) return;
           if (!this.#writer.openHasEntries && this.#tail.sequence > this.#writer.sealedSequence) return;
           // What is lost must stay in the log, so the tail cannot come to the head.
           if (versions.poison.any) return;
@@ -268,7 +272,8 @@ export class WriteBack {
     if (eager) await this.#relocateFailed();
     const idle = this.dirtyBlocks === 0;
     const passable = this.#tail.passable();
-    if (eager || idle || passable >= Math.max(2, this.#core.geometry.segmentCount >>> 4)) {
+    const wanted = eager || idle || passable >= Math.max(2, this.#core.geometry.segmentCount >>> 4);
+    if (wanted && !this.#holds()) {
       if (await this.#tail.advance(idle)) {
         worked = true;
         this.#spaceNeeded = false;
@@ -277,6 +282,11 @@ export class WriteBack {
     }
     if (failure !== undefined) throw failure;
     return worked;
+  }
+
+  #holds(): boolean {
+    if (this.holdTail !== "while roomy") return this.holdTail === "yes";
+    return !this.#spaceNeeded && this.#writer.freeSegments * 4 > this.#core.geometry.segmentCount;
   }
 
   /** What is still in the open record, or not durable, cannot be written back: seals and syncs if nothing else is left. */
@@ -435,20 +445,4 @@ export class WriteBack {
 
 function firstProvisioned(found: number, end: number): number {
   return found < 0 ? end : found;
-}
-
-/** What is left of [start, end) without the given ranges. */
-function without(
-  start: number,
-  end: number,
-  ranges: { start: number; end: number }[],
-): { start: number; end: number }[] {
-  let left = [{ start, end }];
-  for (const range of ranges) {
-    left = left.flatMap((run) => [
-      { start: run.start, end: Math.min(run.end, range.start) },
-      { start: Math.max(run.start, range.end), end: run.end },
-    ]).filter((run) => run.start < run.end);
-  }
-  return left;
 }
