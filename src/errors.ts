@@ -66,16 +66,19 @@ export class DeviceError extends NbdboostError {
   override name: string = "DeviceError";
   /** What kind of failure it was, in the words of errno. */
   readonly code: DeviceErrorCode;
+  /** The first byte that failed, where that is known. */
+  readonly offset: number | undefined;
   /**
    * For devices of your own: what else a device rejects with is taken for a mistake.
    *
    * @param code what a client gets to see
    * @param message one sentence that names the device, the range and the reason
-   * @param options `cause`: what the platform said
+   * @param options `cause`: what the platform said; `offset`: the first byte that failed
    */
-  constructor(code: DeviceErrorCode, message: string, options?: ErrorOptions) {
+  constructor(code: DeviceErrorCode, message: string, options?: ErrorOptions & { offset?: number }) {
     super(message, options);
     this.code = code;
+    this.offset = options?.offset;
   }
 }
 

@@ -15,7 +15,7 @@ import { formatUuid, type Superblock } from "../log/superblock.ts";
 import type { LogWriter } from "../log/writer.ts";
 import { checkRange, type Core } from "./core.ts";
 import { drainCache, type DrainOptions, type DrainReport } from "./drain.ts";
-import { eachExtent } from "./extents.ts";
+import { eachExtent, eachMark, readsZeroNow } from "./extents.ts";
 import { IdleMark } from "./idle_mark.ts";
 import { loseVersion, lostRanges, persistLosses } from "./losses.ts";
 import type { RecoveryReport } from "./open.ts";
@@ -25,7 +25,7 @@ import { Room } from "./room.ts";
 import { type CacheStatus, makeStatus } from "./status.ts";
 import { Tail } from "./tail.ts";
 import type { Tunables } from "./tunables.ts";
-import type { Extent, Volume, WriteOptions } from "./volume.ts";
+import type { Extent, MarkedExtent, MarkKind, Volume, WriteOptions } from "./volume.ts";
 import { WriteBack } from "./writeback.ts";
 import { readOnlyError, Writes } from "./writes.ts";
 
@@ -263,6 +263,17 @@ export class Cache implements Volume {
   extents(offset: number, length: number, limit: number): Promise<Extent[]> {
     checkRange(this.#core, offset, length);
     return Promise.resolve(eachExtent(this.#core, offset, length, limit));
+  }
+
+  /** See `Volume.marks`; one call looks at 256 MiB at most when the answer has to be looked up block by block. */
+  marks(kind: MarkKind, offset: number, length: number, limit: number): Promise<MarkedExtent[]> {
+    checkRange(this.#core, offset, length);
+    return Promise.resolve(eachMark(this.#core, kind, offset, length, limit));
+  }
+
+  /** See `Volume.zeroesNow`: true where zeroes were written or trimmed, and the backing device does not know yet. */
+  zeroesNow(offset: number, length: number): boolean {
+    return this.#closed === undefined && readsZeroNow(this.#core, offset, length);
   }
 
   async #counted<T>(action: () => Promise<T>): Promise<T> {

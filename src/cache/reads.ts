@@ -289,5 +289,6 @@ export function lostError(block: number): DeviceError {
       (block + 1) * blockBytes
     } are lost: the cache held their only copy and it is damaged; ` +
       `a new write there heals them`,
+    { offset: block * blockBytes },
   );
 }

@@ -18,6 +18,17 @@ export interface Extent {
   hole: boolean;
 }
 
+/** What a cache can tell of ranges: the backing device lacks them (`dirty`), or reads find them in the log (`cached`). */
+export type MarkKind = "dirty" | "cached";
+
+/** A run of bytes that are all marked or all not. */
+export interface MarkedExtent {
+  /** Bytes, > 0. */
+  length: number;
+  /** What was asked about holds for all of it. */
+  marked: boolean;
+}
+
 /** Options of the writing calls. */
 export interface WriteOptions {
   /** Durable before the call resolves (force unit access). */
@@ -51,4 +62,11 @@ export interface Volume {
    * extent, neighbours differ.
    */
   extents(offset: number, length: number, limit: number): Promise<Extent[]>;
+  /** Like `extents`, for what only a cache can tell. It may cover less than asked for. A plain volume has no such thing. */
+  marks?(kind: MarkKind, offset: number, length: number, limit: number): Promise<MarkedExtent[]>;
+  /**
+   * True when all of the range reads as zeroes and that is known at once, so that they need not be sent. Like the other
+   * `…Now` calls it allocates nothing and never throws.
+   */
+  zeroesNow?(offset: number, length: number): boolean;
 }

@@ -1,5 +1,5 @@
 /**
- * The numbers of the NBD protocol (fixed newstyle, compact headers) and the limits that this server sets for
+ * The numbers of the NBD protocol (fixed newstyle, compact and extended headers) and the limits that this server sets for
  * itself. Nothing here depends on anything else. Source of the numbers: NetworkBlockDevice/nbd, doc/proto.md.
  *
  * @module
@@ -21,6 +21,8 @@ export const magic = {
   request: 0x25609513,
   simpleReply: 0x67446698,
   structuredReply: 0x668e33ef,
+  extendedRequest: 0x21e41c71,
+  extendedReply: 0x6e8a278c,
 } as const;
 
 /** The TCP port that IANA has given to NBD. */
@@ -42,6 +44,7 @@ export const option = {
   structuredReply: 8,
   listMetaContext: 9,
   setMetaContext: 10,
+  extendedHeaders: 11,
 } as const;
 
 /** Types of replies to options. */
@@ -56,6 +59,7 @@ export const optionReply = {
   unknown: 0x80000006,
   shutdown: 0x80000007,
   tooBig: 0x80000009,
+  extendedHeadersRequired: 0x8000000a,
 } as const;
 
 /** Kinds of information in replies to INFO and GO. */
@@ -73,6 +77,7 @@ export const transmissionFlag = {
   canMultiConn: 0x0100,
   sendCache: 0x0400,
   sendFastZero: 0x0800,
+  blockStatusPayload: 0x1000,
 } as const;
 
 /** Commands of the transmission phase. */
@@ -94,20 +99,24 @@ export const commandFlag = {
   doNotFragment: 0x04,
   requestOne: 0x08,
   fastZero: 0x10,
+  payloadLength: 0x20,
 } as const;
 
 /** Types of structured reply chunks. */
-export const chunk = { none: 0, offsetData: 1, offsetHole: 2, blockStatus: 5, error: 0x8001 } as const;
+export const chunk = {
+  none: 0,
+  offsetData: 1,
+  offsetHole: 2,
+  blockStatus: 5,
+  blockStatusExtended: 6,
+  error: 0x8001,
+  errorOffset: 0x8002,
+} as const;
 /** The flag of the last chunk of a reply. */
 export const chunkDone = 1;
 
 /** Flags of an extent in the `base:allocation` context. */
 export const allocation = { hole: 1, zero: 2 } as const;
-/** The meta context that this server knows. */
-export const allocationContext = "base:allocation";
-/** The id under which `base:allocation` is selected; any value would do. */
-export const allocationContextId = 1;
-
 /** The error values that may go on the wire. */
 export const wireError = {
   none: 0,
@@ -129,12 +138,18 @@ export const optionHeaderBytes = 16;
 export const optionReplyHeaderBytes = 20;
 /** The header of a request. */
 export const requestHeaderBytes = 28;
+/** The header of a request, once extended headers were negotiated. */
+export const extendedRequestHeaderBytes = 32;
 /** The header of a simple reply. */
 export const simpleReplyHeaderBytes = 16;
 /** The header of a structured reply chunk. */
 export const chunkHeaderBytes = 20;
-/** What precedes the data in a structured READ chunk: the chunk's header and a u64 offset. */
-export const dataChunkHeaderBytes = 28;
+/** The header of an extended reply chunk. */
+export const extendedChunkHeaderBytes = 32;
+/** What precedes the data in an extended READ chunk, the longest that there is: the chunk's header and a u64 offset. */
+export const dataChunkHeaderBytesMax = 40;
+/** What precedes the ids in the payload of a BLOCK_STATUS: the length of its range. */
+export const statusPayloadHeadBytes = 8;
 /** The unused zeroes after the reply to EXPORT_NAME. */
 export const exportNamePaddingBytes = 124;
 
@@ -162,7 +177,13 @@ export const handshakeMsMax = 15_000;
 export const requestsInFlightMax = 128;
 /** Bytes that one connection may hold: payloads waiting for the volume, and replies waiting for the client. */
 export const bytesInFlightMax = 64 * mib;
-/** Extents in one BLOCK_STATUS reply; clients ask again for the rest. */
+/** READs shorter than this are sent as they are; longer ones leave their zeroes out where the client can take that. */
+export const holeReadBytesMin = 16 * kib;
+/** Zeroes shorter than this are sent as data. */
+export const holeBytesMin = 4 * kib;
+/** Runs of a READ that are looked at for holes; what follows the last one is data. */
+export const extentsPerReadMax = 256;
+/** Extents of one context in one BLOCK_STATUS reply; clients ask again for the rest. */
 export const extentsPerReplyMax = 4096;
 
 /** The receive buffer of a connection: one request of 256 KiB (what nbdcopy sends) fits as a whole. */
@@ -179,6 +200,6 @@ export const shutdownLingerMs = 50;
 
 assert(payloadAdvertisedBytesMax <= payloadAcceptedBytesMax);
 assert(payloadAcceptedBytesMax <= bytesInFlightMax, "one largest request must be admissible");
-assert(inputBufferBytes >= 256 * kib + requestHeaderBytes);
-assert(outputBufferBytes >= 256 * kib + dataChunkHeaderBytes);
+assert(inputBufferBytes >= 256 * kib + extendedRequestHeaderBytes);
+assert(outputBufferBytes >= 256 * kib + dataChunkHeaderBytesMax);
 assert(optionDataBytesMax <= optionDataDrainedBytesMax);

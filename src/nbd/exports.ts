@@ -56,12 +56,19 @@ export class ExportTable {
   }
 }
 
-/** The transmission flags of an export, which depend on what was negotiated. */
-export function transmissionFlags(served: Export, negotiated: { structured: boolean }): number {
+/**
+ * The transmission flags of an export, which depend on what was negotiated: replies in `chunks`, and status requests that
+ * carry `payloads`.
+ */
+export function transmissionFlags(
+  served: Export,
+  negotiated: { chunks: boolean; payloads: boolean },
+): number {
   let flags = transmissionFlag.hasFlags | transmissionFlag.sendFlush | transmissionFlag.sendFua |
     transmissionFlag.canMultiConn | transmissionFlag.sendCache;
   if (served.readOnly || served.volume.readOnly) flags |= transmissionFlag.readOnly;
   else flags |= transmissionFlag.sendTrim | transmissionFlag.sendWriteZeroes | transmissionFlag.sendFastZero;
-  if (negotiated.structured) flags |= transmissionFlag.sendDf;
+  if (negotiated.chunks) flags |= transmissionFlag.sendDf;
+  if (negotiated.payloads) flags |= transmissionFlag.blockStatusPayload;
   return flags;
 }

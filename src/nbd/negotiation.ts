@@ -8,8 +8,6 @@
  */
 
 import {
-  allocationContext,
-  allocationContextId,
   blockMinBytes,
   blockPreferredBytes,
   clientFlag,
@@ -27,6 +25,7 @@ import {
   optionsPerHandshakeMax,
   payloadAdvertisedBytesMax,
 } from "./constants.ts";
+import { contextsFor, type MetaContext } from "./contexts.ts";
 import { type Export, type ExportTable, transmissionFlags } from "./exports.ts";
 import type { InputBuffer } from "./input_buffer.ts";
 import {
@@ -39,18 +38,18 @@ import {
   u64,
 } from "./option_codec.ts";
 import type { OutputBuffer } from "./output_buffer.ts";
+import { type ReplyForm, replyForm } from "./replies.ts";
 
-const namespace = allocationContext.slice(0, allocationContext.indexOf(":") + 1);
 const knownOptions: ReadonlySet<number> = new Set(Object.values(option));
 
 /** What was agreed when the transmission starts. */
 export interface Agreement {
   /** What is served to this client. */
   readonly served: Export;
-  /** READs are answered by structured replies. */
-  readonly structured: boolean;
-  /** `base:allocation` was selected for this export. */
-  readonly allocationSelected: boolean;
+  /** How requests are answered; with extended headers they have 64-bit lengths too. */
+  readonly form: ReplyForm;
+  /** What BLOCK_STATUS tells of this export. */
+  readonly contexts: readonly MetaContext[];
 }
 
 /** One connection's handshake. Call {@linkcode run} whenever bytes have come. */
@@ -66,8 +65,9 @@ export class Negotiation {
   readonly #out: OutputBuffer;
   #flagsSeen = false;
   #noZeroes = false;
-  #structured = false;
-  #allocationFor: Export | null = null;
+  #form: ReplyForm = replyForm.simple;
+  /** The last selection of contexts, which counts for one export only. */
+  #selected: { served: Export; contexts: readonly MetaContext[] } | null = null;
   #options = 0;
   /** The option whose data is being collected or thrown away. */
   #pending: { option: number; collect: boolean } | null = null;
@@ -175,7 +175,13 @@ export class Negotiation {
         }
         return this.#reply(code, optionReply.ack);
       case option.structuredReply:
-        this.#structured = true;
+        if (this.#form === replyForm.extended) {
+          return this.#reply(code, optionReply.extendedHeadersRequired, "extended headers are on already");
+        }
+        this.#form = replyForm.structured;
+        return this.#reply(code, optionReply.ack);
+      case option.extendedHeaders:
+        this.#form = replyForm.extended;
         return this.#reply(code, optionReply.ack);
       case option.startTls:
         return this.#reply(code, optionReply.policy, "TLS is not offered here");
@@ -188,6 +194,10 @@ export class Negotiation {
   }
 
   #exportName(data: Uint8Array): void {
+    if (this.#form === replyForm.extended) {
+      this.ending = "EXPORT_NAME after extended headers";
+      return;
+    }
     const name = decodeString(data);
     const served = name === undefined ? undefined : this.#exports.find(name);
     if (served === undefined || this.shuttingDown) {
@@ -196,7 +206,7 @@ export class Negotiation {
     }
     const reply = new Uint8Array(10 + (this.#noZeroes ? 0 : exportNamePaddingBytes));
     reply.set(u64(served.volume.sizeBytes));
-    reply.set(u16(transmissionFlags(served, { structured: this.#structured })), 8);
+    reply.set(u16(this.#flags(served)), 8);
     this.#out.push(reply);
     this.#agree(served);
   }
@@ -206,9 +216,8 @@ export class Negotiation {
     if (request === undefined) return this.#reply(code, optionReply.invalid, "malformed data");
     const served = this.#exports.find(request.name);
     if (served === undefined) return this.#reply(code, optionReply.unknown, "no such export");
-    const flags = transmissionFlags(served, { structured: this.#structured });
     const size = u64(served.volume.sizeBytes);
-    this.#reply(code, optionReply.info, u16(info.export), size, u16(flags));
+    this.#reply(code, optionReply.info, u16(info.export), size, u16(this.#flags(served)));
     const kinds = new Set(request.kinds);
     if (kinds.has(info.name)) this.#reply(code, optionReply.info, u16(info.name), served.name);
     if (kinds.has(info.description) && served.description !== "") {
@@ -225,28 +234,31 @@ export class Negotiation {
   #metaContext(code: number, data: Uint8Array): void {
     const setting = code === option.setMetaContext;
     // A new selection replaces the old one even when it fails.
-    if (setting) this.#allocationFor = null;
+    if (setting) this.#selected = null;
     const request = decodeMetaContextRequest(data);
     if (request === undefined) return this.#reply(code, optionReply.invalid, "malformed data");
-    if (setting && !this.#structured) {
-      return this.#reply(code, optionReply.invalid, "negotiate structured replies first");
+    if (setting && this.#form === replyForm.simple) {
+      return this.#reply(code, optionReply.invalid, "negotiate structured replies or extended headers first");
     }
     const served = this.#exports.find(request.name);
     if (served === undefined) return this.#reply(code, optionReply.unknown, "no such export");
-    const matches = request.queries.includes(allocationContext) ||
-      (!setting && (request.queries.length === 0 || request.queries.includes(namespace)));
-    if (matches) {
-      if (setting) this.#allocationFor = served;
-      const id = setting ? allocationContextId : 0;
-      this.#reply(code, optionReply.metaContext, id, allocationContext);
-    }
+    const contexts = contextsFor(served.volume, request.queries, !setting);
+    if (setting) this.#selected = { served, contexts };
+    for (const { id, name } of contexts) this.#reply(code, optionReply.metaContext, setting ? id : 0, name);
     this.#reply(code, optionReply.ack);
   }
 
+  #contexts(served: Export): readonly MetaContext[] {
+    return this.#selected?.served === served ? this.#selected.contexts : [];
+  }
+
+  #flags(served: Export): number {
+    const payloads = this.#form === replyForm.extended && this.#contexts(served).length > 0;
+    return transmissionFlags(served, { chunks: this.#form !== replyForm.simple, payloads });
+  }
+
   #agree(served: Export): void {
-    const structured = this.#structured;
-    const allocationSelected = structured && this.#allocationFor === served;
-    this.agreement = { served, structured, allocationSelected };
+    this.agreement = { served, form: this.#form, contexts: this.#contexts(served) };
   }
 
   #reply(code: number, type: number, ...data: (number | string | Uint8Array)[]): void {

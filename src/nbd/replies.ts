@@ -2,29 +2,48 @@
  * Replies of the transmission phase, written into an {@linkcode OutputBuffer}. A cookie is carried as its two
  * 32-bit halves, read and written as signed integers, which V8 keeps unboxed.
  *
+ * There are three forms, by what was negotiated: simple replies (16 bytes, and the data of a READ), structured chunks (20
+ * bytes each), and extended chunks (32 bytes each), which repeat the request's offset.
+ *
  * @module
  */
 
-import type { Extent } from "../cache/volume.ts";
 import {
-  allocation,
-  allocationContextId,
   chunk,
   chunkDone,
   chunkHeaderBytes,
-  dataChunkHeaderBytes,
+  extendedChunkHeaderBytes,
   magic,
-  payloadAdvertisedBytesMax,
   simpleReplyHeaderBytes,
   wireError,
 } from "./constants.ts";
+import type { StatusRun } from "./contexts.ts";
 import type { OutputBuffer } from "./output_buffer.ts";
 import { wireErrorText } from "./wire_errors.ts";
 
 const twoTo32 = 0x1_0000_0000;
 
-/** Writes the 16 bytes of a simple reply's header at `at`. */
-export function putSimpleHeader(
+/** The forms of replies. */
+export const replyForm = { simple: 0, structured: 1, extended: 2 } as const;
+/** One of {@linkcode replyForm}. */
+export type ReplyForm = (typeof replyForm)[keyof typeof replyForm];
+
+/** The bytes of a chunk's header. */
+export function chunkHeaderBytesOf(form: ReplyForm): number {
+  return form === replyForm.extended ? extendedChunkHeaderBytes : chunkHeaderBytes;
+}
+
+/** The bytes that precede the data of a READ. */
+export function dataHeaderBytesOf(form: ReplyForm): number {
+  return form === replyForm.simple ? simpleReplyHeaderBytes : chunkHeaderBytesOf(form) + 8;
+}
+
+function putU64(view: DataView, at: number, value: number): void {
+  view.setUint32(at, Math.floor(value / twoTo32));
+  view.setUint32(at + 4, value % twoTo32);
+}
+
+function putSimpleHeader(
   view: DataView,
   at: number,
   cookieHigh: number,
@@ -37,139 +56,190 @@ export function putSimpleHeader(
   view.setInt32(at + 12, cookieLow);
 }
 
-/** Writes the 20 bytes of a structured reply chunk's header at `at`. */
+/** Writes a chunk's header at `at`. `offset` is the request's, which an extended one repeats. */
 export function putChunkHeader(
   view: DataView,
   at: number,
+  form: ReplyForm,
   flags: number,
   type: number,
   cookieHigh: number,
   cookieLow: number,
+  offset: number,
   payloadBytes: number,
 ): void {
-  view.setUint32(at, magic.structuredReply);
+  const extended = form === replyForm.extended;
+  view.setUint32(at, extended ? magic.extendedReply : magic.structuredReply);
   view.setUint16(at + 4, flags);
   view.setUint16(at + 6, type);
   view.setInt32(at + 8, cookieHigh);
   view.setInt32(at + 12, cookieLow);
-  view.setUint32(at + 16, payloadBytes);
+  if (!extended) return view.setUint32(at + 16, payloadBytes);
+  putU64(view, at + 16, offset);
+  putU64(view, at + 24, payloadBytes);
 }
 
-/** Writes the 28 bytes that precede the data of a structured READ chunk at `at`. */
-export function putDataChunkHeader(
+/**
+ * Writes at `at` what precedes the data of a READ at `offset`: {@linkcode dataHeaderBytesOf} bytes. The data are those
+ * of `dataOffset`; a simple reply has all of them.
+ */
+export function putDataHeader(
   view: DataView,
   at: number,
+  form: ReplyForm,
   flags: number,
   cookieHigh: number,
   cookieLow: number,
   offset: number,
+  dataOffset: number,
   dataBytes: number,
 ): void {
-  putChunkHeader(view, at, flags, chunk.offsetData, cookieHigh, cookieLow, 8 + dataBytes);
-  view.setUint32(at + chunkHeaderBytes, Math.floor(offset / twoTo32));
-  view.setUint32(at + chunkHeaderBytes + 4, offset % twoTo32);
+  if (form === replyForm.simple) return putSimpleHeader(view, at, cookieHigh, cookieLow, wireError.none);
+  putChunkHeader(view, at, form, flags, chunk.offsetData, cookieHigh, cookieLow, offset, 8 + dataBytes);
+  putU64(view, at + chunkHeaderBytesOf(form), dataOffset);
 }
 
-/** Queues a simple reply without data: success (`error` 0) or failure. */
-export function simpleReply(out: OutputBuffer, cookieHigh: number, cookieLow: number, error: number): void {
-  const at = out.reserve(simpleReplyHeaderBytes);
-  putSimpleHeader(out.view, at, cookieHigh, cookieLow, error);
-  out.commit(simpleReplyHeaderBytes);
-}
-
-/** Queues the structured success of a command without data. */
-export function doneReply(out: OutputBuffer, cookieHigh: number, cookieLow: number): void {
-  const at = out.reserve(chunkHeaderBytes);
-  putChunkHeader(out.view, at, chunkDone, chunk.none, cookieHigh, cookieLow, 0);
-  out.commit(chunkHeaderBytes);
-}
-
-/** Queues a failure, with words for people where the client takes structured replies. */
-export function errorReply(
-  out: OutputBuffer,
-  structured: boolean,
-  cookieHigh: number,
-  cookieLow: number,
-  error: number,
-): void {
-  if (!structured) return simpleReply(out, cookieHigh, cookieLow, error);
-  const message = wireErrorText(error);
-  const payloadBytes = 6 + message.length;
-  const at = out.reserve(chunkHeaderBytes + payloadBytes);
-  const { view } = out;
-  putChunkHeader(view, at, chunkDone, chunk.error, cookieHigh, cookieLow, payloadBytes);
-  view.setUint32(at + chunkHeaderBytes, error);
-  view.setUint16(at + chunkHeaderBytes + 4, message.length);
-  out.bytes.set(message, at + chunkHeaderBytes + 6);
-  out.commit(chunkHeaderBytes + payloadBytes);
-}
-
-/** A piece of a READ's reply in memory of its own: `reply` is header and data, `data` the part to be filled. */
-export interface ReadPiece {
-  /** All of the piece, as it is sent. */
-  reply: Uint8Array<ArrayBuffer>;
-  /** Where the data goes. */
-  data: Uint8Array<ArrayBuffer>;
-  /** The offset that the data has on the volume. */
-  offset: number;
-}
-
-/**
- * Makes the memory for the reply to a READ, headers filled in. One piece, or, structured and longer than the
- * advertised payload, several.
- */
-export function readPieces(
-  structured: boolean,
+/** Writes at `at` a chunk that says that `holeBytes` from `holeOffset` on are zeroes; {@linkcode holeChunkBytesOf} bytes. */
+export function putHoleChunk(
+  view: DataView,
+  at: number,
+  form: ReplyForm,
+  flags: number,
   cookieHigh: number,
   cookieLow: number,
   offset: number,
-  length: number,
-): ReadPiece[] {
-  const pieces: ReadPiece[] = [];
-  for (let done = 0; done < length;) {
-    const dataBytes = structured ? Math.min(length - done, payloadAdvertisedBytesMax) : length;
-    const headerBytes = structured ? dataChunkHeaderBytes : simpleReplyHeaderBytes;
-    const reply = new Uint8Array(headerBytes + dataBytes);
-    const view = new DataView(reply.buffer);
-    const flags = done + dataBytes === length ? chunkDone : 0;
-    if (structured) putDataChunkHeader(view, 0, flags, cookieHigh, cookieLow, offset + done, dataBytes);
-    else putSimpleHeader(view, 0, cookieHigh, cookieLow, wireError.none);
-    pieces.push({ reply, data: reply.subarray(headerBytes), offset: offset + done });
-    done += dataBytes;
-  }
-  return pieces;
+  holeOffset: number,
+  holeBytes: number,
+): void {
+  putChunkHeader(view, at, form, flags, chunk.offsetHole, cookieHigh, cookieLow, offset, 12);
+  const payload = at + chunkHeaderBytesOf(form);
+  putU64(view, payload, holeOffset);
+  view.setUint32(payload + 8, holeBytes);
+}
+
+/** The bytes of a hole chunk. */
+export function holeChunkBytesOf(form: ReplyForm): number {
+  return chunkHeaderBytesOf(form) + 12;
+}
+
+/** Queues the success of a command without data, in the shortest form that the client takes. */
+export function successReply(
+  out: OutputBuffer,
+  form: ReplyForm,
+  cookieHigh: number,
+  cookieLow: number,
+  offset: number,
+): void {
+  if (form === replyForm.extended) return doneReply(out, form, cookieHigh, cookieLow, offset);
+  const at = out.reserve(simpleReplyHeaderBytes);
+  putSimpleHeader(out.view, at, cookieHigh, cookieLow, wireError.none);
+  out.commit(simpleReplyHeaderBytes);
+}
+
+/** Queues the success of a command, after or without chunks of content. */
+export function doneReply(
+  out: OutputBuffer,
+  form: ReplyForm,
+  cookieHigh: number,
+  cookieLow: number,
+  offset: number,
+): void {
+  if (form === replyForm.simple) return successReply(out, form, cookieHigh, cookieLow, offset);
+  const bytes = chunkHeaderBytesOf(form);
+  const at = out.reserve(bytes);
+  putChunkHeader(out.view, at, form, chunkDone, chunk.none, cookieHigh, cookieLow, offset, 0);
+  out.commit(bytes);
 }
 
 /**
- * Queues the allocation status of a range: descriptors of `extents`, equal neighbours merged, cut to `length` bytes.
+ * Queues a failure, with words for people where the client takes chunks, and, when it is known, the first byte of the
+ * volume that failed. Returns where its header lies in `out.bytes`.
+ */
+export function errorReply(
+  out: OutputBuffer,
+  form: ReplyForm,
+  cookieHigh: number,
+  cookieLow: number,
+  offset: number,
+  error: number,
+  failedOffset?: number,
+): number {
+  if (form === replyForm.simple) {
+    const at = out.reserve(simpleReplyHeaderBytes);
+    putSimpleHeader(out.view, at, cookieHigh, cookieLow, error);
+    out.commit(simpleReplyHeaderBytes);
+    return at;
+  }
+  const message = wireErrorText(error);
+  const headerBytes = chunkHeaderBytesOf(form);
+  const payloadBytes = 6 + message.length + (failedOffset === undefined ? 0 : 8);
+  const at = out.reserve(headerBytes + payloadBytes);
+  const type = failedOffset === undefined ? chunk.error : chunk.errorOffset;
+  const { view } = out;
+  putChunkHeader(view, at, form, chunkDone, type, cookieHigh, cookieLow, offset, payloadBytes);
+  const payload = at + headerBytes;
+  view.setUint32(payload, error);
+  view.setUint16(payload + 4, message.length);
+  out.bytes.set(message, payload + 6);
+  if (failedOffset !== undefined) putU64(view, payload + 6 + message.length, failedOffset);
+  out.commit(headerBytes + payloadBytes);
+  return at;
+}
+
+/**
+ * Queues what one context says of a range: descriptors of `runs`, equal neighbours merged, cut to `length` bytes. `last`
+ * when no other context follows.
  */
 export function blockStatusReply(
   out: OutputBuffer,
+  form: ReplyForm,
   cookieHigh: number,
   cookieLow: number,
-  extents: readonly Extent[],
+  offset: number,
+  context: number,
+  runs: readonly StatusRun[],
   length: number,
+  last: boolean,
 ): void {
-  const at = out.reserve(chunkHeaderBytes + 4 + 8 * extents.length);
+  const merged = mergeRuns(runs, length);
+  const extended = form === replyForm.extended;
+  const payloadBytes = extended ? 8 + 16 * merged.length : 4 + 8 * merged.length;
+  const headerBytes = chunkHeaderBytesOf(form);
+  const at = out.reserve(headerBytes + payloadBytes);
   const { view } = out;
-  const first = at + chunkHeaderBytes + 4;
-  let next = first;
-  let covered = 0;
-  for (const extent of extents) {
-    if (covered === length) break;
-    const bytes = Math.min(extent.length, length - covered);
-    const flags = (extent.hole ? allocation.hole : 0) | (extent.zero ? allocation.zero : 0);
-    covered += bytes;
-    if (next > first && view.getUint32(next - 4) === flags) {
-      view.setUint32(next - 8, view.getUint32(next - 8) + bytes);
+  const type = extended ? chunk.blockStatusExtended : chunk.blockStatus;
+  putChunkHeader(view, at, form, last ? chunkDone : 0, type, cookieHigh, cookieLow, offset, payloadBytes);
+  let next = at + headerBytes;
+  view.setUint32(next, context);
+  next += 4;
+  if (extended) {
+    view.setUint32(next, merged.length);
+    next += 4;
+  }
+  for (const { length, flags } of merged) {
+    if (extended) {
+      putU64(view, next, length);
+      putU64(view, next + 8, flags);
+      next += 16;
     } else {
-      view.setUint32(next, bytes);
+      view.setUint32(next, length);
       view.setUint32(next + 4, flags);
       next += 8;
     }
   }
-  const payloadBytes = 4 + next - first;
-  putChunkHeader(view, at, chunkDone, chunk.blockStatus, cookieHigh, cookieLow, payloadBytes);
-  view.setUint32(at + chunkHeaderBytes, allocationContextId);
-  out.commit(chunkHeaderBytes + payloadBytes);
+  out.commit(headerBytes + payloadBytes);
+}
+
+function mergeRuns(runs: readonly StatusRun[], length: number): StatusRun[] {
+  const merged: StatusRun[] = [];
+  let covered = 0;
+  for (const run of runs) {
+    if (covered === length) break;
+    const bytes = Math.min(run.length, length - covered);
+    covered += bytes;
+    const before = merged.at(-1);
+    if (before?.flags === run.flags) before.length += bytes;
+    else merged.push({ length: bytes, flags: run.flags });
+  }
+  return merged;
 }

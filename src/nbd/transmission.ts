@@ -13,62 +13,50 @@
  * @module
  */
 
-import type { Extent, Volume } from "../cache/volume.ts";
-import type { Clock } from "../clock.ts";
-import { assert, DeviceError } from "../errors.ts";
+import type { Volume } from "../cache/volume.ts";
+import { decodeContextList, queryStatus } from "./block_status.ts";
 import {
   bytesInFlightMax,
+  chunkDone,
   command,
   commandFlag,
-  dataChunkHeaderBytes,
-  extentsPerReplyMax,
+  extendedRequestHeaderBytes,
+  extentsPerReadMax,
+  holeReadBytesMin,
   magic,
   payloadAcceptedBytesMax,
   requestHeaderBytes,
   requestsInFlightMax,
-  simpleReplyHeaderBytes,
   wireError,
 } from "./constants.ts";
+import type { MetaContext } from "./contexts.ts";
 import type { InputBuffer } from "./input_buffer.ts";
 import type { Agreement } from "./negotiation.ts";
+import { Operations, type TransmissionContext } from "./operations.ts";
 import type { OutputBuffer } from "./output_buffer.ts";
+import { readPieces } from "./read_pieces.ts";
 import {
   blockStatusReply,
+  dataHeaderBytesOf,
   doneReply,
   errorReply,
-  putDataChunkHeader,
-  putSimpleHeader,
-  readPieces,
-  simpleReply,
+  holeChunkBytesOf,
+  putDataHeader,
+  putHoleChunk,
+  type ReplyForm,
+  replyForm,
+  successReply,
 } from "./replies.ts";
 import { RequestCheck } from "./request_check.ts";
-import { type Observer, type RequestKind, requestKinds, type Statistics } from "./statistics.ts";
-import { toWireError } from "./wire_errors.ts";
+import { type RequestKind, requestKinds, type Statistics } from "./statistics.ts";
 
 const twoTo32 = 0x1_0000_0000;
-/** Warnings about failures that are not the device's, per connection: a client must not be able to fill the log. */
-const warningsMax = 8;
 const throughCache = {};
 const throughFua = { fua: true };
 
-/** What a transmission needs from around it. */
-export interface TransmissionContext {
-  /** Where requests are counted. */
-  readonly statistics: Statistics;
-  /** Who is told how long requests took. */
-  readonly observer: Observer | null;
-  /** Time for the observer. */
-  readonly clock: Clock;
-  /** Takes a sentence for the operator. */
-  readonly warn: (message: string) => void;
-  /** Called after an operation in flight has ended. */
-  readonly onCompletion: () => void;
-  /** Called when a mistake of ours shows while an operation ends; the connection cannot go on. */
-  readonly onFailure: (thrown: unknown) => void;
-}
-
-/** A WRITE whose payload is still coming, or is being thrown away because of `error`. */
-interface PendingWrite {
+/** A request whose payload is still coming, or is being thrown away because of `error`. */
+interface Pending {
+  type: number;
   flags: number;
   cookieHigh: number;
   cookieLow: number;
@@ -83,31 +71,44 @@ export class Transmission {
   ending: string | null = null;
   /** True when the next request has to wait for others to finish, or for replies to be sent. */
   blocked = false;
-  /** Operations under way. */
-  inFlight = 0;
 
   readonly #volume: Volume;
-  readonly #structured: boolean;
+  readonly #form: ReplyForm;
+  readonly #contexts: readonly MetaContext[];
+  readonly #requestMagic: number;
+  readonly #requestHeaderBytes: number;
+  readonly #dataHeaderBytes: number;
   readonly #check: RequestCheck;
   readonly #out: OutputBuffer;
   readonly #context: TransmissionContext;
   readonly #statistics: Statistics;
-  /** Bytes of payloads and of replies in the making; those of queued replies are counted by the output. */
-  #heldBytes = 0;
-  #pending: PendingWrite | null = null;
-  #dropped = false;
-  #warnings = 0;
+  readonly #operations: Operations;
+  #pending: Pending | null = null;
+  /** The offset of the request at hand as it came, which an extended refusal repeats. */
+  #offsetHigh = 0;
+  #offsetLow = 0;
   /** Requests answered at once since the batch began, for the observer. */
   #readsNow = 0;
   #writesNow = 0;
 
   constructor(agreement: Agreement, out: OutputBuffer, context: TransmissionContext) {
     this.#volume = agreement.served.volume;
-    this.#structured = agreement.structured;
+    const form = this.#form = agreement.form;
+    const extended = form === replyForm.extended;
+    this.#contexts = agreement.contexts;
+    this.#requestMagic = extended ? magic.extendedRequest : magic.request;
+    this.#requestHeaderBytes = extended ? extendedRequestHeaderBytes : requestHeaderBytes;
+    this.#dataHeaderBytes = dataHeaderBytesOf(form);
     this.#check = new RequestCheck(agreement);
     this.#out = out;
     this.#context = context;
     this.#statistics = context.statistics;
+    this.#operations = new Operations(out, form, context);
+  }
+
+  /** Operations under way. */
+  get inFlight(): number {
+    return this.#operations.inFlight;
   }
 
   /** From now on every new request is answered ESHUTDOWN. */
@@ -117,7 +118,7 @@ export class Transmission {
 
   /** The connection is gone: operations under way finish, but nothing is queued any more. */
   drop(): void {
-    this.#dropped = true;
+    this.#operations.dropped = true;
   }
 
   /** Executes every whole request in `input`, until one is incomplete, has to wait, or ends the connection. */
@@ -141,70 +142,86 @@ export class Transmission {
 
   /** Handles one request. False when nothing more can be done for now. */
   #next(input: InputBuffer): boolean {
-    if (this.#pending !== null) return this.#resumeWrite(input);
+    if (this.#pending !== null) return this.#resume(input);
     const view = input.view;
     const at = input.start;
     const here = input.end - at;
-    if (here < requestHeaderBytes) return false;
-    if (view.getUint32(at) !== magic.request) return this.#end("bad request magic");
+    const headerBytes = this.#requestHeaderBytes;
+    if (here < headerBytes) return false;
+    if (view.getUint32(at) !== this.#requestMagic) return this.#end("bad request magic");
     const flags = view.getUint16(at + 4);
     const type = view.getUint16(at + 6);
     const cookieHigh = view.getInt32(at + 8);
     const cookieLow = view.getInt32(at + 12);
-    // Beyond 2^53 this is rounded, but stays beyond the size of any volume, which is all that matters then.
-    const offset = view.getUint32(at + 16) * twoTo32 + view.getUint32(at + 20);
-    const length = view.getUint32(at + 24);
+    this.#offsetHigh = view.getUint32(at + 16);
+    this.#offsetLow = view.getUint32(at + 20);
+    // Beyond 2^53 these are rounded, but stay beyond the size of any volume, which is all that matters then.
+    const offset = this.#offsetHigh * twoTo32 + this.#offsetLow;
+    let length = view.getUint32(at + 24);
+    let carries = type === command.write;
+    if (this.#form === replyForm.extended) {
+      length = length * twoTo32 + view.getUint32(at + 28);
+      carries = (flags & commandFlag.payloadLength) !== 0 || (carries && length === 0);
+    }
 
-    if (type === command.write) {
-      if (length > payloadAcceptedBytesMax) return this.#end(`a WRITE of ${length} bytes`);
+    if (carries) {
+      if (length > payloadAcceptedBytesMax) return this.#end(`a payload of ${length} bytes`);
       if (!this.#admits(length)) return false;
       const error = this.#check.error(type, flags, offset, length);
-      if (error !== 0 || here - requestHeaderBytes < length) {
-        const whole = requestHeaderBytes + length;
-        if (error === 0 && whole <= input.bytes.length) return false;
-        this.#pending = { flags, cookieHigh, cookieLow, offset, length, error };
+      if (error !== 0 || here - headerBytes < length || type !== command.write) {
+        const whole = headerBytes + length;
+        if (error === 0 && here < whole && whole <= input.bytes.length) return false;
+        this.#pending = { type, flags, cookieHigh, cookieLow, offset, length, error };
         this.#beginPayload(input);
         return true;
       }
-      this.#write(cookieHigh, cookieLow, flags, offset, input.bytes, at + requestHeaderBytes, length);
-      input.consume(requestHeaderBytes + length);
+      this.#write(cookieHigh, cookieLow, flags, offset, input.bytes, at + headerBytes, length);
+      input.consume(headerBytes + length);
       return true;
     }
     if (type === command.disconnect) return this.#end("");
     if (!this.#admits(type === command.read && length <= payloadAcceptedBytesMax ? length : 0)) return false;
-    input.consume(requestHeaderBytes);
+    input.consume(headerBytes);
     const error = this.#check.error(type, flags, offset, length);
     if (error !== 0) this.#refuse(type, cookieHigh, cookieLow, error);
-    else if (type === command.read) this.#read(cookieHigh, cookieLow, offset, length);
+    else if (type === command.read) this.#read(cookieHigh, cookieLow, flags, offset, length);
     else this.#dispatch(type, cookieHigh, cookieLow, flags, offset, length);
     return true;
   }
 
   #admits(bytes: number): boolean {
-    const held = this.#heldBytes + this.#out.queuedBytes;
-    const admitted = this.inFlight < requestsInFlightMax && (held === 0 || held + bytes <= bytesInFlightMax);
+    const held = this.#operations.heldBytes + this.#out.queuedBytes;
+    const admitted = this.#operations.inFlight < requestsInFlightMax &&
+      (held === 0 || held + bytes <= bytesInFlightMax);
     this.blocked = !admitted;
     return admitted;
   }
 
-  #read(cookieHigh: number, cookieLow: number, offset: number, length: number): void {
+  #read(cookieHigh: number, cookieLow: number, flags: number, offset: number, length: number): void {
     const out = this.#out;
-    const headerBytes = this.#structured ? dataChunkHeaderBytes : simpleReplyHeaderBytes;
+    const form = this.#form;
+    if (form !== replyForm.simple && length >= holeReadBytesMin && this.#volume.zeroesNow?.(offset, length)) {
+      return this.#readHole(cookieHigh, cookieLow, offset, length);
+    }
+    const headerBytes = this.#dataHeaderBytes;
     const replyBytes = headerBytes + length;
     if (length === 0 || replyBytes > out.reserveBytesMax) {
-      return this.#readLarge(cookieHigh, cookieLow, offset, length);
+      return this.#readLarge(cookieHigh, cookieLow, flags, offset, length);
     }
     const at = out.reserve(replyBytes);
     let done = false;
     try {
       done = this.#volume.readNow(offset, out.bytes, at + headerBytes, length);
     } catch (thrown) {
-      return this.#refuse(command.read, cookieHigh, cookieLow, this.#errorOf(thrown));
+      return this.#refuse(command.read, cookieHigh, cookieLow, this.#operations.errorOf(thrown));
     }
-    if (!done) return this.#readLater(cookieHigh, cookieLow, offset, length, false);
-    if (this.#structured) putDataChunkHeader(out.view, at, 1, cookieHigh, cookieLow, offset, length);
-    else putSimpleHeader(out.view, at, cookieHigh, cookieLow, wireError.none);
+    if (!done) return this.#readLater(cookieHigh, cookieLow, flags, offset, length, false);
+    putDataHeader(out.view, at, form, chunkDone, cookieHigh, cookieLow, offset, offset, length);
     out.commit(replyBytes);
+    this.#countRead(length);
+  }
+
+  #countRead(length: number): void {
     this.#statistics.read++;
     this.#statistics.bytesRead += length;
     this.#readsNow++;
@@ -224,14 +241,14 @@ export class Transmission {
       try {
         done = this.#volume.writeNow(offset, source, at, length);
       } catch (thrown) {
-        return this.#refuse(command.write, cookieHigh, cookieLow, this.#errorOf(thrown));
+        return this.#refuse(command.write, cookieHigh, cookieLow, this.#operations.errorOf(thrown));
       }
     }
     if (!done) return this.#writeLater(cookieHigh, cookieLow, flags, offset, source, at, length);
     this.#statistics.write++;
     this.#statistics.bytesWritten += length;
     this.#writesNow++;
-    simpleReply(this.#out, cookieHigh, cookieLow, wireError.none);
+    successReply(this.#out, this.#form, cookieHigh, cookieLow, offset);
   }
 
   // The hot path ends here.
@@ -241,59 +258,73 @@ export class Transmission {
     return false;
   }
 
-  /** Starts to collect the pending WRITE's payload in memory of its own, or to throw it away. */
+  /** Starts to collect the pending request's payload in memory of its own, or to throw it away. */
   #beginPayload(input: InputBuffer): void {
     const { length, error } = this.#pending!;
-    input.consume(requestHeaderBytes);
+    input.consume(this.#requestHeaderBytes);
     if (error !== 0) return input.discard(length);
-    this.#heldBytes += length;
+    this.#operations.heldBytes += length;
     input.collect(length);
   }
 
-  #resumeWrite(input: InputBuffer): boolean {
+  #resume(input: InputBuffer): boolean {
     if (input.isBusy) return false;
-    const { flags, cookieHigh, cookieLow, offset, length, error } = this.#pending!;
+    const { type, flags, cookieHigh, cookieLow, offset, length, error } = this.#pending!;
     this.#pending = null;
     if (error !== 0) {
-      this.#refuse(command.write, cookieHigh, cookieLow, error);
+      this.#refuse(type, cookieHigh, cookieLow, error);
       return true;
     }
     const payload = input.takePayload();
-    this.#heldBytes -= length;
-    this.#write(cookieHigh, cookieLow, flags, offset, payload, 0, length);
+    this.#operations.heldBytes -= length;
+    if (type === command.write) this.#write(cookieHigh, cookieLow, flags, offset, payload, 0, length);
+    else this.#statusOf(cookieHigh, cookieLow, flags, offset, payload);
     return true;
   }
 
+  /** All of it is zeroes that nobody needs to send. */
+  #readHole(cookieHigh: number, cookieLow: number, offset: number, length: number): void {
+    const bytes = holeChunkBytesOf(this.#form);
+    const at = this.#out.reserve(bytes);
+    const { view } = this.#out;
+    putHoleChunk(view, at, this.#form, chunkDone, cookieHigh, cookieLow, offset, offset, length);
+    this.#out.commit(bytes);
+    this.#countRead(length);
+  }
+
   /** Nothing to read, or more than the output's fill buffer takes. */
-  #readLarge(cookieHigh: number, cookieLow: number, offset: number, length: number): void {
-    if (length === 0) {
-      this.#statistics.read++;
-      if (this.#structured) doneReply(this.#out, cookieHigh, cookieLow);
-      else simpleReply(this.#out, cookieHigh, cookieLow, wireError.none);
-      return;
-    }
-    this.#readLater(cookieHigh, cookieLow, offset, length, true);
+  #readLarge(cookieHigh: number, cookieLow: number, flags: number, offset: number, length: number): void {
+    if (length > 0) return this.#readLater(cookieHigh, cookieLow, flags, offset, length, true);
+    this.#countRead(0);
+    doneReply(this.#out, this.#form, cookieHigh, cookieLow, offset);
   }
 
   #readLater(
     cookieHigh: number,
     cookieLow: number,
+    flags: number,
     offset: number,
     length: number,
     maybeNow: boolean,
   ): void {
-    const pieces = readPieces(this.#structured, cookieHigh, cookieLow, offset, length);
+    const volume = this.#volume;
+    const form = this.#form;
+    const whole = form === replyForm.simple || (flags & commandFlag.doNotFragment) !== 0;
     const work = async () => {
+      const looks = !whole && length >= holeReadBytesMin;
+      const extents = looks ? await volume.extents(offset, length, extentsPerReadMax) : [];
+      const pieces = readPieces(form, cookieHigh, cookieLow, offset, length, extents);
       for (const { reply, data, offset } of pieces) {
         const at = reply.length - data.length;
-        if (maybeNow && this.#volume.readNow(offset, reply, at, data.length)) continue;
-        await this.#volume.read(offset, data);
+        if (data.length === 0 || (maybeNow && volume.readNow(offset, reply, at, data.length))) continue;
+        await volume.read(offset, data);
       }
+      return () => {
+        this.#statistics.bytesRead += length;
+        for (const { reply } of pieces) this.#out.push(reply);
+      };
     };
-    this.#start("read", cookieHigh, cookieLow, length, work, () => {
-      this.#statistics.bytesRead += length;
-      for (const { reply } of pieces) this.#out.push(reply);
-    });
+    this.#operations.start("read", cookieHigh, cookieLow, offset, length, work);
   }
 
   #writeLater(
@@ -308,11 +339,14 @@ export class Transmission {
     // The input buffer goes on to be used, hence the volume gets a copy; a payload of its own is handed over.
     const payload = at === 0 && length === source.length ? source : source.slice(at, at + length);
     const options = (flags & commandFlag.fua) === 0 ? throughCache : throughFua;
-    const work = () => this.#volume.write(offset, payload, options);
-    this.#start("write", cookieHigh, cookieLow, length, work, () => {
-      this.#statistics.bytesWritten += length;
-      simpleReply(this.#out, cookieHigh, cookieLow, wireError.none);
-    });
+    const work = async () => {
+      await this.#volume.write(offset, payload, options);
+      return () => {
+        this.#statistics.bytesWritten += length;
+        successReply(this.#out, this.#form, cookieHigh, cookieLow, offset);
+      };
+    };
+    this.#operations.start("write", cookieHigh, cookieLow, offset, length, work);
   }
 
   #dispatch(
@@ -325,9 +359,9 @@ export class Transmission {
   ): void {
     const volume = this.#volume;
     const fua = (flags & commandFlag.fua) !== 0;
-    const done = () => simpleReply(this.#out, cookieHigh, cookieLow, wireError.none);
+    const done = () => successReply(this.#out, this.#form, cookieHigh, cookieLow, offset);
     const begin = (kind: RequestKind, work: () => Promise<void>) =>
-      this.#start(kind, cookieHigh, cookieLow, 0, work, done);
+      this.#operations.start(kind, cookieHigh, cookieLow, offset, 0, () => work().then(() => done));
     const nothing = () => Promise.resolve();
     switch (type) {
       case command.flush:
@@ -341,49 +375,43 @@ export class Transmission {
         const zero = () => volume.zero(offset, length, { fua, keepAllocated });
         return begin("zero", length === 0 ? nothing : zero);
       }
-      case command.blockStatus: {
-        const limit = (flags & commandFlag.requestOne) !== 0 ? 1 : extentsPerReplyMax;
-        let extents: Extent[] = [];
-        const work = async () => {
-          extents = await volume.extents(offset, length, limit);
-          assert(extents.length > 0 && extents.length <= limit, "a volume returned no or too many extents");
-        };
-        return this.#start("status", cookieHigh, cookieLow, 0, work, () => {
-          blockStatusReply(this.#out, cookieHigh, cookieLow, extents, length);
-        });
-      }
+      case command.blockStatus:
+        return this.#status(cookieHigh, cookieLow, flags, offset, length, this.#contexts);
     }
   }
 
-  /** Starts an operation. Its reply is `reply`, or an error when `work` fails. */
-  #start(
-    kind: RequestKind,
+  /** A BLOCK_STATUS whose payload tells the range's length and which contexts are wanted. */
+  #statusOf(
     cookieHigh: number,
     cookieLow: number,
-    heldBytes: number,
-    work: () => Promise<void>,
-    reply: () => void,
+    flags: number,
+    offset: number,
+    payload: Uint8Array<ArrayBuffer>,
   ): void {
-    this.inFlight++;
-    this.#heldBytes += heldBytes;
-    const { observer, clock } = this.#context;
-    const started = observer === null ? 0 : clock.monotonicMs();
-    const finish = (error: number) => {
-      this.inFlight--;
-      this.#heldBytes -= heldBytes;
-      this.#statistics[kind]++;
-      if (error !== 0) this.#statistics.error++;
-      if (!this.#dropped) {
-        if (error === 0) reply();
-        else errorReply(this.#out, this.#structured, cookieHigh, cookieLow, error);
-      }
-      observer?.answered(kind, clock.monotonicMs() - started, 1);
-      this.#context.onCompletion();
+    const { length, contexts } = decodeContextList(payload, this.#contexts);
+    const possible = contexts !== undefined && length > 0 && this.#check.rangeError(offset, length) === 0;
+    if (possible) this.#status(cookieHigh, cookieLow, flags, offset, length, contexts);
+    else this.#refuse(command.blockStatus, cookieHigh, cookieLow, wireError.EINVAL);
+  }
+
+  #status(
+    cookieHigh: number,
+    cookieLow: number,
+    flags: number,
+    offset: number,
+    length: number,
+    contexts: readonly MetaContext[],
+  ): void {
+    const one = (flags & commandFlag.requestOne) !== 0;
+    const work = async () => {
+      const all = await queryStatus(this.#volume, contexts, offset, length, one);
+      return () =>
+        all.forEach(({ id, runs }, index) => {
+          const last = index === all.length - 1;
+          blockStatusReply(this.#out, this.#form, cookieHigh, cookieLow, offset, id, runs, length, last);
+        });
     };
-    // An async function also catches what a volume throws before it returns its promise.
-    (async () => await work())()
-      .then(() => finish(0), (thrown) => finish(this.#errorOf(thrown)))
-      .catch(this.#context.onFailure);
+    this.#operations.start("status", cookieHigh, cookieLow, offset, 0, work);
   }
 
   /** Answers a request with an error at once. */
@@ -391,14 +419,9 @@ export class Transmission {
     const kind = requestKinds[type];
     if (kind !== undefined) this.#statistics[kind]++;
     this.#statistics.error++;
-    errorReply(this.#out, this.#structured, cookieHigh, cookieLow, error);
-  }
-
-  #errorOf(thrown: unknown): number {
-    if (!(thrown instanceof DeviceError) && this.#warnings++ < warningsMax) {
-      const text = thrown instanceof Error ? thrown.stack ?? thrown.message : String(thrown);
-      this.#context.warn(`a request was answered EIO because of an unexpected failure: ${text}`);
-    }
-    return toWireError(thrown);
+    const at = errorReply(this.#out, this.#form, cookieHigh, cookieLow, 0, error);
+    if (this.#form !== replyForm.extended) return;
+    this.#out.view.setUint32(at + 16, this.#offsetHigh);
+    this.#out.view.setUint32(at + 20, this.#offsetLow);
   }
 }

@@ -1,5 +1,6 @@
 /** libnbd's view of the handshake: options, sizes, flags, contexts. It is the strictest client that there is. */
 
+import type { Cache } from "../../mod.ts";
 import { run } from "./tools.ts";
 import { testTool } from "./serving.ts";
 import { assert, assertEquals, assertObjectMatch, assertStringIncludes } from "../assert.ts";
@@ -22,7 +23,7 @@ for (const transport of ["unix", "tcp"] as const) {
         "export-name": "disk",
         "description": "the test's disk",
         "export-size": 64 * mib,
-        "contexts": ["base:allocation"],
+        "contexts": ["base:allocation", "x-nbdboost:dirty", "x-nbdboost:cached"],
         "is_read_only": false,
         "can_cache": true,
         "can_df": true,
@@ -85,5 +86,68 @@ testTool(
     const written = map.find(({ offset, length }) => offset <= mib && offset + length > mib)!;
     assertEquals(written.type, 0);
     assert(map.length >= 1);
+  },
+);
+
+interface MapRow {
+  offset: number;
+  length: number;
+  type: number;
+}
+
+testTool(
+  "nbdinfo",
+  "--map=x-nbdboost:dirty and :cached tell what the backing lacks and what reads find in the log",
+  { sizeBytes: 64 * mib },
+  async ({ uri, volume }) => {
+    await volume.write(8 * mib, new Uint8Array(1 * mib).fill(1));
+    await volume.trim(32 * mib, 4 * mib);
+    const map = async (context: string) => {
+      const rows: MapRow[] = JSON.parse(await run("nbdinfo", `--map=${context}`, "--json", uri));
+      assertEquals(rows.reduce((sum, { length }) => sum + length, 0), 64 * mib);
+      return rows.filter(({ type }) => type !== 0).map(({ offset, length }) => [offset / mib, length / mib]);
+    };
+    assertEquals(await map("x-nbdboost:cached"), [[8, 1]]);
+    const dirty = await map("x-nbdboost:dirty");
+    // Write-back may have begun, which only takes away.
+    for (const [offset, length] of dirty) {
+      assert(
+        (offset! >= 8 && offset! + length! <= 9) || (offset! >= 32 && offset! + length! <= 36),
+        String(dirty),
+      );
+    }
+    await (volume as Cache).drain();
+    assertEquals(await map("x-nbdboost:dirty"), []);
+  },
+);
+
+testTool(
+  "nbdsh",
+  "structured reads with holes, and several contexts at once",
+  { sizeBytes: 64 * mib },
+  async ({ uri, volume }) => {
+    await volume.write(1 * mib, new Uint8Array(64 * 1024).fill(1));
+    await volume.trim(2 * mib, 1 * mib);
+    await run(
+      "nbdsh",
+      "-c",
+      "h.add_meta_context('base:allocation')",
+      "-c",
+      "h.add_meta_context('x-nbdboost:dirty')",
+      "-c",
+      `h.connect_uri(${JSON.stringify(uri)})`,
+      "-c",
+      `
+kinds = set()
+def chunk(data, offset, status, error): kinds.add(status)
+data = h.pread_structured(1048576, 2*1048576, chunk)
+assert data == bytearray(1048576), "the hole is not zero"
+assert kinds == {nbd.READ_HOLE}, kinds
+seen = {}
+def extents(context, offset, entries, error): seen[context] = entries
+h.block_status(64*1048576, 0, extents)
+assert set(seen) == {"base:allocation", "x-nbdboost:dirty"}, seen
+`,
+    );
   },
 );

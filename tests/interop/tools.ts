@@ -8,6 +8,7 @@
 const packages = {
   nbdinfo: "libnbd-bin",
   nbdcopy: "libnbd-bin",
+  nbdsh: "python3-libnbd",
   "qemu-img": "qemu-utils",
   "qemu-io": "qemu-utils",
   fio: "fio",
@@ -45,7 +46,9 @@ export interface Outcome {
 
 /** Runs a program to its end, while this process goes on serving it. */
 export async function tryRun(tool: Tool, ...args: string[]): Promise<Outcome> {
-  const command = new Deno.Command(tool, { args, stdin: "null", stdout: "piped", stderr: "piped" });
+  // nbdsh takes the first python3 that it finds, and only the distribution's has its module.
+  const env = tool === "nbdsh" ? { PATH: `/usr/bin:${Deno.env.get("PATH")}` } : {};
+  const command = new Deno.Command(tool, { args, env, stdin: "null", stdout: "piped", stderr: "piped" });
   const { code, stdout, stderr } = await command.output();
   const decoder = new TextDecoder();
   return { code, stdout: decoder.decode(stdout), stderr: decoder.decode(stderr) };

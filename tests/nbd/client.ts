@@ -25,8 +25,12 @@ import {
 export interface ConnectOptions {
   exportName?: string;
   structured?: boolean;
-  /** Select base:allocation; implies structured. */
+  /** Select base:allocation; implies structured unless extended. */
   allocation?: boolean;
+  /** Select these contexts; implies structured unless extended. */
+  contexts?: string[];
+  /** 64-bit headers instead of structured replies. */
+  extended?: boolean;
 }
 
 /** A connection on which nothing was negotiated yet. */
@@ -113,13 +117,15 @@ export class Client {
   readonly raw: RawClient;
   readonly sizeBytes: number;
   readonly flags: number;
+  readonly #extended: boolean;
   #cookie = 0n;
   readonly #open = new Map<bigint, Reply>();
   readonly #reads = new Map<bigint, { offset: number; length: number }>();
   readonly #waiting = new Map<bigint, { resolve: (reply: Reply) => void; reject: (reason: Error) => void }>();
   #reading = false;
 
-  private constructor(raw: RawClient, sizeBytes: number, flags: number) {
+  private constructor(raw: RawClient, sizeBytes: number, flags: number, extended: boolean) {
+    this.#extended = extended;
     this.raw = raw;
     this.sizeBytes = sizeBytes;
     this.flags = flags;
@@ -129,8 +135,10 @@ export class Client {
     const raw = await RawClient.connect(uri);
     await raw.greet();
     const name = options.exportName ?? parseNbdUri(uri).exportName;
-    if (options.structured || options.allocation) await raw.option(Opt.STRUCTURED_REPLY);
-    if (options.allocation) await raw.option(Opt.SET_META_CONTEXT, contextData(name, "base:allocation"));
+    const contexts = [...(options.allocation ? ["base:allocation"] : []), ...(options.contexts ?? [])];
+    if (options.extended) await raw.option(Opt.EXTENDED_HEADERS);
+    else if (options.structured || contexts.length > 0) await raw.option(Opt.STRUCTURED_REPLY);
+    if (contexts.length > 0) await raw.option(Opt.SET_META_CONTEXT, contextData(name, ...contexts));
     const replies = await raw.option(Opt.GO, infoData(name));
     const found = replies.find(({ type, data }) => type === Rep.INFO && data[0] === 0 && data[1] === 0);
     if (!found || replies.at(-1)!.type !== Rep.ACK) {
@@ -138,19 +146,19 @@ export class Client {
       throw new Error(`GO failed: ${JSON.stringify(replies.map(({ type }) => type))}`);
     }
     const view = new DataView(found.data.buffer, found.data.byteOffset);
-    return new Client(raw, Number(view.getBigUint64(2)), view.getUint16(10));
+    return new Client(raw, Number(view.getBigUint64(2)), view.getUint16(10), options.extended ?? false);
   }
 
   /** Sends a request and resolves with its reply; rejects when the server closes first. */
   async request(request: Request): Promise<Reply> {
     const cookie = request.cookie ?? ++this.#cookie;
     if (request.type === 0) {
-      this.#reads.set(cookie, { offset: Number(request.offset ?? 0), length: request.length ?? 0 });
+      this.#reads.set(cookie, { offset: Number(request.offset ?? 0), length: Number(request.length ?? 0) });
     }
     const { promise, resolve, reject } = Promise.withResolvers<Reply>();
     this.#waiting.set(cookie, { resolve, reject });
     promise.catch(() => {});
-    await this.raw.send(requestBytes({ ...request, cookie }));
+    await this.raw.send(requestBytes({ ...request, cookie }, this.#extended));
     this.#read();
     return promise;
   }
@@ -191,7 +199,7 @@ export class Client {
 
   /** Sends DISC, waits for the server to close, and closes. */
   async disconnect(): Promise<void> {
-    await this.raw.send(requestBytes({ type: 2 })).catch(() => {});
+    await this.raw.send(requestBytes({ type: 2 }, this.#extended)).catch(() => {});
     await this.raw.rest();
     this.close();
   }

@@ -23,13 +23,17 @@ async function expectErrors(peer: Peer, cases: [Request, number][]): Promise<voi
   assertEquals([last?.error, last?.data.length], [0, 16]);
 }
 
-const everyForm: [string, PeerOptions][] = [["simple", {}], ["structured", { structured: true }]];
+const everyForm: [string, PeerOptions][] = [
+  ["simple", {}],
+  ["structured", { structured: true }],
+  ["extended", { extended: true }],
+];
 
 for (const [form, options] of everyForm) {
   Deno.test(`error table (${form}): bad request magic ends the connection after the replies before it`, async () => {
     const peer = transmitting(options);
     const good = peer.encode({ type: Cmd.READ, length: 8 });
-    await peer.exchange(pack(good, new Uint8Array(28)));
+    await peer.exchange(pack(good, new Uint8Array(32)));
     assertEquals((await peer.replies()).map(({ error }) => error), [0]);
     assert(peer.session.isClosed);
     assertStringIncludes(peer.warnings[0]!, "bad request magic");
@@ -47,7 +51,8 @@ for (const [form, options] of everyForm) {
     const peer = transmitting(options);
     const payload = new Uint8Array(5000).fill(7);
     const cases: [Request, number][] = [];
-    for (const flags of [Flag.NO_HOLE, Flag.DF, Flag.REQ_ONE, Flag.FAST_ZERO, Flag.PAYLOAD_LEN, 0x8000]) {
+    const payloadFlags = options.extended ? [] : [Flag.PAYLOAD_LEN];
+    for (const flags of [Flag.NO_HOLE, Flag.DF, Flag.REQ_ONE, Flag.FAST_ZERO, ...payloadFlags, 0x8000]) {
       cases.push([{ type: Cmd.WRITE, flags, payload }, Errno.EINVAL]);
       cases.push([{ type: Cmd.WRITE, flags, payload: new Uint8Array(400_000) }, Errno.EINVAL]);
       for (const type of [Cmd.FLUSH, Cmd.TRIM, Cmd.CACHE]) cases.push([{ type, flags }, Errno.EINVAL]);
@@ -142,9 +147,10 @@ for (const [form, options] of everyForm) {
       assertEquals((await peer.request({ type: Cmd.WRITE, payload }))!.error, Errno.OK);
     }
     assertEquals((await peer.request({ type: Cmd.READ, offset: 64 * mib - 1, length: 1 }))!.data[0], 9);
-    peer.feed(peer.encode({ type: Cmd.WRITE, length: 64 * mib + 1 }));
+    const flags = options.extended ? Flag.PAYLOAD_LEN : 0;
+    peer.feed(peer.encode({ type: Cmd.WRITE, flags, length: 64 * mib + 1 }));
     assert(peer.session.isClosed);
-    assertStringIncludes(peer.warnings[0]!, "a WRITE of 67108865 bytes");
+    assertStringIncludes(peer.warnings[0]!, "a payload of 67108865 bytes");
   });
 
   Deno.test(`error table (${form}): FLUSH with a range gets EINVAL`, async () => {
@@ -157,14 +163,14 @@ for (const [form, options] of everyForm) {
 
   Deno.test(`error table (${form}): FUA is accepted on every command`, async () => {
     const flags = Flag.FUA;
-    await expectErrors(transmitting({ ...options, allocation: options.structured ?? false }), [
+    await expectErrors(transmitting({ ...options, allocation: form !== "simple" }), [
       [{ type: Cmd.READ, flags, length: 8 }, Errno.OK],
       [{ type: Cmd.WRITE, flags, payload: pack("x") }, Errno.OK],
       [{ type: Cmd.FLUSH, flags }, Errno.OK],
       [{ type: Cmd.TRIM, flags, length: 8 }, Errno.OK],
       [{ type: Cmd.CACHE, flags, length: 8 }, Errno.OK],
       [{ type: Cmd.WRITE_ZEROES, flags, length: 8 }, Errno.OK],
-      [{ type: Cmd.BLOCK_STATUS, flags, length: 8 }, options.structured ? Errno.OK : Errno.EINVAL],
+      [{ type: Cmd.BLOCK_STATUS, flags, length: 8 }, form === "simple" ? Errno.EINVAL : Errno.OK],
     ]);
   });
 
@@ -262,7 +268,9 @@ Deno.test("error table: DF without structured replies gets EINVAL", async () => 
 
 Deno.test("error table: READs up to 64 MiB are served, longer ones get EINVAL, structured EOVERFLOW", async () => {
   const sizeBytes = 65 * mib;
-  const [simple, structured] = [transmitting({}, sizeBytes), transmitting({ structured: true }, sizeBytes)];
+  const volume = new MemoryVolume(sizeBytes);
+  await volume.write(0, new Uint8Array(sizeBytes).fill(1));
+  const [simple, structured] = [Peer.transmitting(volume), Peer.transmitting(volume, { structured: true })];
   const read = (length: number, flags = 0) => ({ type: Cmd.READ, length, flags });
   await expectErrors(simple, [
     [read(33 * mib), Errno.OK],
@@ -301,6 +309,6 @@ Deno.test("error table: BLOCK_STATUS past the end, or of nothing, gets EINVAL", 
 
 Deno.test("error table: structured errors carry words for people", async () => {
   const reply = await transmitting({ structured: true }).request({ type: 99 });
-  assertEquals(reply!.structured, true);
+  assertEquals(reply!.form, "structured");
   assertStringIncludes(reply!.message, "unknown command");
 });

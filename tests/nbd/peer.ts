@@ -28,6 +28,10 @@ import {
 export interface PeerOptions {
   structured?: boolean;
   allocation?: boolean;
+  /** More contexts to select. */
+  contexts?: string[];
+  /** 64-bit headers instead of structured replies. */
+  extended?: boolean;
   readOnly?: boolean;
   observer?: Observer;
   exports?: Export[];
@@ -43,6 +47,8 @@ export class Peer {
   queuedBytesMax = 0;
   readonly #open = new Map<bigint, Reply>();
   readonly #reads = new Map<bigint, { offset: number; length: number }>();
+  /** How requests are encoded. */
+  extended = false;
   #cookie = 0n;
   #progress: () => void = () => {};
 
@@ -62,8 +68,11 @@ export class Peer {
   static transmitting(volume: Volume, options: PeerOptions = {}): Peer {
     const peer = new Peer(volume, options);
     peer.feed(clientFlags());
-    if (options.structured || options.allocation) peer.feed(optionBytes(Opt.STRUCTURED_REPLY));
-    if (options.allocation) peer.feed(optionBytes(Opt.SET_META_CONTEXT, contextData("", "base:allocation")));
+    peer.extended = options.extended ?? false;
+    const contexts = [...(options.allocation ? ["base:allocation"] : []), ...(options.contexts ?? [])];
+    if (options.extended) peer.feed(optionBytes(Opt.EXTENDED_HEADERS));
+    else if (options.structured || contexts.length > 0) peer.feed(optionBytes(Opt.STRUCTURED_REPLY));
+    if (contexts.length > 0) peer.feed(optionBytes(Opt.SET_META_CONTEXT, contextData("", ...contexts)));
     peer.feed(optionBytes(Opt.GO, infoData()));
     peer.drain();
     peer.received = new Uint8Array();
@@ -140,9 +149,9 @@ export class Peer {
   encode(request: Request): Uint8Array {
     const cookie = request.cookie ?? ++this.#cookie;
     if (request.type === 0) {
-      this.#reads.set(cookie, { offset: Number(request.offset ?? 0), length: request.length ?? 0 });
+      this.#reads.set(cookie, { offset: Number(request.offset ?? 0), length: Number(request.length ?? 0) });
     }
-    return requestBytes({ ...request, cookie });
+    return requestBytes({ ...request, cookie }, this.extended);
   }
 
   /** Sends one request and returns its reply; undefined when the session ended the connection instead. */

@@ -112,7 +112,8 @@ Deno.test("Session: random requests one after another match a plain array, hot o
           await peer.exchange(peer.encode(request), piece);
           const reply = (await peer.replies())[0]!;
           assertEquals(reply.error, 0);
-          const { type, length = 0, payload } = request;
+          const { type, payload } = request;
+          const length = Number(request.length ?? 0);
           const offset = Number(request.offset ?? 0);
           if (type === Cmd.READ) assertEquals(reply.data, model.slice(offset, offset + length));
           else if (type === Cmd.WRITE) model.set(payload!, offset);

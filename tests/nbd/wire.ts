@@ -52,6 +52,7 @@ export const Rep = {
   ERR_UNKNOWN: 0x80000006,
   ERR_SHUTDOWN: 0x80000007,
   ERR_TOO_BIG: 0x80000009,
+  ERR_EXT_HEADER_REQD: 0x8000000a,
 };
 export const Cmd = {
   READ: 0,
@@ -101,14 +102,19 @@ export interface Request {
   flags?: number;
   cookie?: bigint;
   offset?: number | bigint;
-  length?: number;
+  length?: number | bigint;
   payload?: Uint8Array;
 }
 
-/** One request; `length` defaults to the payload's. */
-export function requestBytes(request: Request): Uint8Array {
-  const { type, flags = 0, cookie = 0n, offset = 0, payload = new Uint8Array() } = request;
+/** One request; `length` defaults to the payload's. Extended ones say by a flag that they have a payload. */
+export function requestBytes(request: Request, extended = false): Uint8Array {
+  const { type, cookie = 0n, offset = 0, payload = new Uint8Array() } = request;
   const length = request.length ?? payload.length;
+  let { flags = 0 } = request;
+  if (extended) {
+    if (request.payload !== undefined && payload.length > 0) flags |= Flag.PAYLOAD_LEN;
+    return pack([4, 0x21e41c71], [2, flags], [2, type], [8, cookie], [8, offset], [8, length], payload);
+  }
   return pack([4, 0x25609513], [2, flags], [2, type], [8, cookie], [8, offset], [4, length], payload);
 }
 
@@ -122,9 +128,34 @@ export interface Reply {
   message: string;
   /** Content chunks of a READ, or the data of a simple one. */
   data: Uint8Array;
+  /** Those of `base:allocation`. */
   descriptors: Descriptor[];
-  structured: boolean;
+  /** Those of every context, by its id. */
+  contexts: Map<number, Descriptor[]>;
+  /** Bytes of a READ that came as holes. */
+  holeBytes: number;
+  /** The first byte that failed, as ERROR_OFFSET tells it. */
+  failedOffset: number | undefined;
+  form: "simple" | "structured" | "extended";
+  /** The offset that extended chunks repeat. */
+  echo: bigint | undefined;
   chunks: number;
+}
+
+function emptyReply(cookie: bigint, form: Reply["form"], dataBytes: number): Reply {
+  return {
+    cookie,
+    error: 0,
+    message: "",
+    data: new Uint8Array(dataBytes),
+    descriptors: [],
+    contexts: new Map(),
+    holeBytes: 0,
+    failedOffset: undefined,
+    form,
+    echo: undefined,
+    chunks: 0,
+  };
 }
 
 /** Where bytes come from: exactly `count` of them, or null at the end. */
@@ -152,25 +183,28 @@ export async function takeReply(
     const data = error === 0 && read ? await take(read.length) : new Uint8Array();
     if (data === null) return null;
     reads.delete(cookie);
-    return { cookie, error, message: "", data, descriptors: [], structured: false, chunks: 0 };
+    return { ...emptyReply(cookie, "simple", 0), error, data };
   }
-  if (magic !== 0x668e33ef) throw new Error(`bad reply magic 0x${magic.toString(16)}`);
+  const extended = magic === 0x6e8a278c;
+  if (!extended && magic !== 0x668e33ef) throw new Error(`bad reply magic 0x${magic.toString(16)}`);
   const flags = view.getUint16(4);
   const type = view.getUint16(6);
-  const lengthBytes = await take(4);
-  if (lengthBytes === null) return null;
-  const length = new DataView(lengthBytes.buffer, lengthBytes.byteOffset).getUint32(0);
+  const rest = await take(extended ? 16 : 4);
+  if (rest === null) return null;
+  const restView = new DataView(rest.buffer, rest.byteOffset);
+  const length = extended ? Number(restView.getBigUint64(8)) : restView.getUint32(0);
   const payload = await take(length);
   if (payload === null) return null;
-  const reply = open.get(cookie) ?? {
-    cookie,
-    error: 0,
-    message: "",
-    data: new Uint8Array(read?.length ?? 0),
-    descriptors: [],
-    structured: true,
-    chunks: 0,
-  };
+  const form = extended ? "extended" : "structured";
+  const reply = open.get(cookie) ?? emptyReply(cookie, form, read?.length ?? 0);
+  if (reply.form !== form) throw new Error(`a ${form} chunk in a reply that was ${reply.form}`);
+  if (extended) {
+    const echo = restView.getBigUint64(0);
+    if (reply.echo !== undefined && reply.echo !== echo) {
+      throw new Error("chunks of one reply differ in offset");
+    }
+    reply.echo = echo;
+  }
   reply.chunks++;
   open.set(cookie, reply);
   takeChunk(type, payload, reply, read);
@@ -198,21 +232,56 @@ function takeChunk(
       reply.data.set(payload.subarray(8), at);
       return;
     }
-    case 5:
-      for (let at = 4; at < payload.length; at += 8) {
-        reply.descriptors.push([view.getUint32(at), view.getUint32(at + 4)]);
+    case 2: {
+      if (!read || payload.length !== 12) throw new Error("stray or malformed OFFSET_HOLE");
+      const at = Number(view.getBigUint64(0)) - read.offset;
+      const length = view.getUint32(8);
+      if (at < 0 || length === 0 || at + length > read.length) {
+        throw new Error("OFFSET_HOLE outside the request");
       }
+      reply.data.fill(0, at, at + length);
+      reply.holeBytes += length;
       return;
-    case 0x8001: {
+    }
+    case 5: {
+      if (reply.form !== "structured") throw new Error("BLOCK_STATUS with extended headers");
+      const found: Descriptor[] = [];
+      for (let at = 4; at < payload.length; at += 8) found.push([view.getUint32(at), view.getUint32(at + 4)]);
+      takeDescriptors(reply, view.getUint32(0), found);
+      return;
+    }
+    case 6: {
+      const count = view.getUint32(4);
+      if (reply.form !== "extended" || payload.length !== 8 + 16 * count) {
+        throw new Error("bad BLOCK_STATUS_EXT");
+      }
+      const found: Descriptor[] = [];
+      for (let at = 8; at < payload.length; at += 16) {
+        found.push([Number(view.getBigUint64(at)), Number(view.getBigUint64(at + 8))]);
+      }
+      takeDescriptors(reply, view.getUint32(0), found);
+      return;
+    }
+    case 0x8001:
+    case 0x8002: {
       reply.error = view.getUint32(0);
       const length = view.getUint16(4);
-      if (payload.length !== 6 + length) throw new Error("malformed ERROR chunk");
-      reply.message = new TextDecoder().decode(payload.subarray(6));
+      const offsetBytes = type === 0x8002 ? 8 : 0;
+      if (payload.length !== 6 + length + offsetBytes) throw new Error("malformed error chunk");
+      reply.message = new TextDecoder().decode(payload.subarray(6, 6 + length));
+      if (offsetBytes > 0) reply.failedOffset = Number(view.getBigUint64(6 + length));
       return;
     }
     default:
       throw new Error(`unknown chunk type ${type}`);
   }
+}
+
+function takeDescriptors(reply: Reply, context: number, found: Descriptor[]): void {
+  if (reply.contexts.has(context)) throw new Error(`two chunks of context ${context}`);
+  if (found.length === 0 || found.some(([length]) => length === 0)) throw new Error("empty descriptors");
+  reply.contexts.set(context, found);
+  if (context === 1) reply.descriptors = found;
 }
 
 export interface OptionReply {
