@@ -294,6 +294,8 @@ class Walker {
     this.#rebuild(copy, last);
     if (copy) this.#advance(copy.slot, copy.sequence, copy.dataCount, copy.crc, copy.epoch);
     if (clean) this.#advance(head.slot, head.sequence - 1, -1, head.chain, this.#epoch);
+    // Lost sequences are not used again: the mark of the next superblock must cover them, or a crash forgets the damage.
+    else if (!copy) this.#sequence = last + 1;
     return false;
   }
 

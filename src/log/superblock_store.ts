@@ -123,15 +123,17 @@ export class SuperblockStore {
   async #previous(mark: number): Promise<PreviousRecord | undefined> {
     const slot = this.#log.durableSlot;
     if (slot < 0) return undefined;
-    const { geometry, uuid } = this.#current;
+    const { geometry, uuid, previous } = this.#current;
+    // If the record itself rots, or has rotten, this copy is all that is left of it.
+    const known = previous?.sequence === mark ? previous : undefined;
     const bytes: Bytes = new Uint8Array(blockBytes);
     try {
       await this.#device.read(geometry.logOffset + slot * blockBytes, bytes);
     } catch {
-      return undefined;
+      return known;
     }
     const header = decodeRecord(bytes, slot, uuid);
-    return header && header.sequence === mark ? repeatRecord(header) : undefined;
+    return header && header.sequence === mark ? repeatRecord(header) : known;
   }
 }
 

@@ -134,7 +134,8 @@ export class LogWriter {
     }
     this.#nextSequence = options.head.sequence;
     this.#chain = options.head.chain;
-    this.#last = options.last;
+    // Where the record before the head is lost, the next one repeats nothing: a copy of another would make it look torn.
+    this.#last = options.last?.sequence === options.head.sequence - 1 ? options.last : undefined;
     this.#reusableTail = options.reusableTail;
     this.#durability = new Durability(
       options.device,
