@@ -9,15 +9,9 @@
  */
 
 import { DeviceError } from "../../src/errors.ts";
-import { hasMagic } from "../../src/log/codec.ts";
-import {
-  checkpointOffset,
-  recordField,
-  recordMagic,
-  superblockBytes,
-  superblockOffsets,
-} from "../../src/log/layout.ts";
-import { decodeSuperblock } from "../../src/log/superblock.ts";
+import { decodeRecord, type RecordHeader } from "../../src/log/codec.ts";
+import { checkpointOffset, superblockBytes, superblockOffsets } from "../../src/log/layout.ts";
+import { decodeSuperblock, type Superblock } from "../../src/log/superblock.ts";
 import type { SeededRandom } from "../../src/random.ts";
 import { blockBytes, mib, sectorBytes } from "../../src/units.ts";
 import type { Call, Fault, Medium } from "./sim_disk.ts";
@@ -55,10 +49,10 @@ export class Faults {
   /** Nothing goes wrong while false. */
   active = false;
 
-  /** `logEnd`: where the log ends on the cache device. */
-  constructor(random: SeededRandom, logEnd: number) {
+  /** `logEnd`: where the log ends on the cache device. `choice`: what the trouble may be. */
+  constructor(random: SeededRandom, logEnd: number, choice: readonly Trouble[] = troubles) {
     this.#random = random;
-    this.trouble = troubles[random.below(troubles.length)]!;
+    this.trouble = choice[random.below(choice.length)]!;
     this.#share = [0.01, 0.1, 0.5][random.below(3)]!;
     this.#untilFailure = random.below(60);
     this.#awayCalls = 1 + random.below(random.chance(0.5) ? 5 : 60);
@@ -68,6 +62,11 @@ export class Faults {
   /** Whether reads lie: while recovering, that could make the last record look torn, which nobody can tell from a tear. */
   get flips(): boolean {
     return this.#is("flipped reads");
+  }
+
+  /** Whether content of the log may be lost by it. A device that fails openly loses nothing that was synced. */
+  get damages(): boolean {
+    return this.#is("flipped reads", "cache read errors", "misdirected writes");
   }
 
   /** What happens to a call. */
@@ -136,8 +135,21 @@ function error(code: "EIO" | "ENOSPC", kind: string): DeviceError {
   return new DeviceError(code, `simulated ${code} of a ${kind}`);
 }
 
-/** Damages a cache medium that was closed in order, in one to three places. `before` is an older image of it. */
-export function rot(
+/** What time does to a cache medium that was closed in order. */
+export class Decay {
+  /** The medium as it was at some earlier time. */
+  #before: Uint8Array | undefined;
+
+  /** Damages `medium` in one to three places. */
+  act(medium: Medium, random: SeededRandom, note: (message: string) => void): void {
+    const now = new Uint8Array(medium.sizeBytes);
+    medium.peek(0, now);
+    rot(medium, this.#before ?? now, random, note);
+    this.#before = now;
+  }
+}
+
+function rot(
   medium: Medium,
   before: Uint8Array,
   random: SeededRandom,
@@ -145,13 +157,19 @@ export function rot(
 ): void {
   if (random.chance(0.25)) return wreckNeighbours(medium, random, note);
   const slots = (medium.sizeBytes - mib) / blockBytes;
+  const headers = headersOf(medium);
   const superblock = superblockOffsets[random.below(2)]!;
+  // Headers know the most; the newest ones stand beside what earlier crashes cut off.
+  const newest = random.below(Math.min(6, Math.max(1, headers.length)));
   for (let count = 1 + random.below(3); count > 0; count--) {
-    const where = random.below(10);
+    const where = random.below(14);
+    const header = headers[where === 13 ? random.below(headers.length) : newest + count - 1];
     const [start, length] = where === 0
       ? [superblock, superblockBytes]
       : where === 1
       ? [checkpointOffset, 2 * blockBytes]
+      : where > 8 && header !== undefined
+      ? [mib + header.slot * blockBytes, blockBytes]
       : [mib + random.below(slots) * blockBytes, blockBytes];
     damage(medium, before, start, length, random, note);
   }
@@ -159,20 +177,63 @@ export function rot(
 
 /** Damages the headers of two or three records in a row, one of the last, so that no copy tells what they held. */
 function wreckNeighbours(medium: Medium, random: SeededRandom, note: (message: string) => void): void {
-  const headers: { offset: number; sequence: number }[] = [];
+  const headers = headersOf(medium);
   const bytes = new Uint8Array(blockBytes);
-  for (let offset = mib; offset < medium.sizeBytes; offset += blockBytes) {
-    medium.peek(offset, bytes);
-    if (!hasMagic(bytes, recordField.magic, recordMagic)) continue;
-    headers.push({ offset, sequence: new DataView(bytes.buffer).getUint32(recordField.sequence, true) });
-  }
-  headers.sort((a, b) => b.sequence - a.sequence);
   const first = random.below(Math.min(headers.length, 8) + 1);
-  for (const { offset } of headers.slice(first, first + 2 + random.below(2))) {
-    note(`rot at ${offset}, a record's header`);
+  for (const { slot } of headers.slice(first, first + 2 + random.below(2))) {
+    note(`the header at ${slot} rots`);
     random.fill(bytes);
-    medium.poke(offset, bytes);
+    medium.poke(mib + slot * blockBytes, bytes);
   }
+}
+
+/** The headers of records that the log holds, dead ones too, the highest sequence first. */
+function headersOf(medium: Medium): RecordHeader[] {
+  const { uuid } = newestSuperblock(medium) ?? {};
+  const found: RecordHeader[] = [];
+  if (!uuid) return found;
+  for (let slot = 0; mib + slot * blockBytes < medium.sizeBytes; slot++) {
+    const bytes = new Uint8Array(blockBytes);
+    medium.peek(mib + slot * blockBytes, bytes);
+    const header = decodeRecord(bytes, slot, uuid);
+    if (header) found.push(header);
+  }
+  return found.sort((a, b) => b.sequence - a.sequence);
+}
+
+function newestSuperblock(medium: Medium): Superblock | undefined {
+  let newest: Superblock | undefined;
+  for (const [copy, offset] of superblockOffsets.entries()) {
+    const bytes = new Uint8Array(superblockBytes);
+    medium.peek(offset, bytes);
+    const superblock = decodeSuperblock(bytes, copy);
+    if ("problem" in superblock || newest && newest.generation > superblock.generation) continue;
+    newest = superblock;
+  }
+  return newest;
+}
+
+/**
+ * After a power cut, lets the header of a record rot that a mark on the medium calls durable, if there is one: that must not
+ * look like a tear. Tells whether it did.
+ */
+export function rotMarked(medium: Medium, random: SeededRandom, note: (message: string) => void): boolean {
+  const superblock = newestSuperblock(medium);
+  if (!superblock) return false;
+  const headers = headersOf(medium);
+  let mark = superblock.durableMark;
+  for (const { epoch, durableMark } of headers) {
+    if (epoch.number === superblock.epoch.number) mark = Math.max(mark, durableMark);
+  }
+  // The newest of them have dead ones behind them.
+  const marked = headers.filter(({ sequence }) => sequence <= mark && sequence >= superblock.tail.sequence);
+  const victim = marked[random.below(Math.min(3, marked.length))];
+  if (!victim) return false;
+  note(`the header at ${victim.slot} rots, sequence ${victim.sequence}, marked durable up to ${mark}`);
+  const bytes = new Uint8Array(sectorBytes);
+  random.fill(bytes);
+  medium.poke(mib + victim.slot * blockBytes, bytes);
+  return true;
 }
 
 function damage(

@@ -212,6 +212,7 @@ export class Session {
     await this.#cache.flush();
     if (this.#clock.stopped) return;
     oracle.answerFlush(covered);
+    this.#world.happened("flushed");
     this.#world.mix(number, covered.length);
     this.#world.note(() => `#${number} ok`);
     this.#world.coverage.count("flushes");
@@ -226,6 +227,15 @@ export class Session {
     oracle.answerFlush(covered);
     this.#world.note(() => `#${number} ok`);
     this.#world.coverage.count("drains among clients");
+  }
+
+  /** Whatever went wrong before: a cache whose devices behave takes a write, and makes it durable. */
+  async probe(): Promise<void> {
+    const { oracle } = this.#world;
+    const version = oracle.ask(0, oracle.cellOf(1), false);
+    this.#world.note(() => "a write that must succeed");
+    await this.#cache.write(0, oracle.content(version.id, 0, oracle.cellOf(1)), { fua: true });
+    if (!this.#clock.stopped) oracle.answer(version, true);
   }
 
   /** What needs no wait: status, and extents, which must tell the truth at this moment. */

@@ -33,6 +33,11 @@ export const crashPolicies = [
   "prefix",
   "allButOne",
   "onlyOne",
+  "suffix",
+  "writes",
+  "writeLost",
+  "writeKept",
+  "placeLost",
 ] as const;
 /** See {@linkcode crashPolicies}. */
 export type CrashPolicy = typeof crashPolicies[number];
@@ -138,13 +143,23 @@ export class Medium {
     for (const change of changes) total += change.sectors;
     const chosen = random.below(Math.max(1, total));
     const share = policy === "few" ? 0.1 : policy === "most" ? 0.9 : 0.5;
+    // Whole writes, and places: what was written there twice is lost twice.
+    const one = changes[random.below(Math.max(1, changes.length))];
+    const place = one ? one.sector + random.below(one.sectors) : 0;
     let index = 0;
     for (const change of changes) {
       // Neighbours that are kept are written in one go.
       let kept = 0;
+      const together = random.chance(0.5);
       for (let i = 0; i < change.sectors; i++, index++) {
+        const sector = change.sector + i;
         let keep: boolean;
         if (policy === "none") keep = false;
+        else if (policy === "suffix") keep = index >= chosen;
+        else if (policy === "writes") keep = together;
+        else if (policy === "writeLost") keep = sector < one!.sector || sector >= one!.sector + one!.sectors;
+        else if (policy === "writeKept") keep = change === one;
+        else if (policy === "placeLost") keep = sector !== place;
         else if (policy === "all") keep = true;
         else if (policy === "prefix") keep = index < chosen;
         else if (policy === "allButOne") keep = index !== chosen;
@@ -165,9 +180,12 @@ export class Medium {
     this.#revert(this.#phantoms.splice(0));
   }
 
-  /** The process dies: what was under way is done in part, nothing becomes durable by it. */
+  /** The process dies: what was under way is done, or in part; nothing becomes durable by it. */
   kill(random: SeededRandom): void {
-    for (const change of [...this.#inflight]) this.abort(change, () => random.chance(0.5));
+    for (const change of [...this.#inflight]) {
+      if (random.chance(0.5)) this.complete(change);
+      else this.abort(change, () => random.chance(0.5));
+    }
   }
 
   /** Makes the live view what is durable, wherever `changes` had made a difference. */
@@ -316,7 +334,7 @@ export class SimDisk implements BlockDevice {
   readonly medium: Medium;
   readonly #clock: SimClock;
   readonly #random: SeededRandom;
-  readonly #latencyMs: () => number;
+  readonly #latencyMs: (kind: Call["kind"]) => number;
   readonly #onViolation: (message: string) => void;
   #closed = false;
   /** Calls under way. */
@@ -334,7 +352,7 @@ export class SimDisk implements BlockDevice {
     medium: Medium;
     clock: SimClock;
     random: SeededRandom;
-    latencyMs: () => number;
+    latencyMs: (kind: Call["kind"]) => number;
     onViolation: (message: string) => void;
   }) {
     this.medium = options.medium;
@@ -456,7 +474,7 @@ export class SimDisk implements BlockDevice {
     begin?.();
     this.#busy.add(call);
     return new Promise((resolve, reject) => {
-      this.#clock.after(this.#latencyMs() + (fault?.slowMs ?? 0), () => {
+      this.#clock.after(this.#latencyMs(kind) + (fault?.slowMs ?? 0), () => {
         this.#busy.delete(call);
         if (fault?.away) this.#lose();
         try {

@@ -1,0 +1,60 @@
+/**
+ * Lets the power go at the moments that matter: just after a superblock, a sync, a log write, an answered flush.
+ *
+ * Invariant: without a fuse a life ends at a random event, so every other moment is met as well.
+ *
+ * @module
+ */
+
+import type { SeededRandom } from "../../src/random.ts";
+import { checkpointOffset } from "../../src/log/layout.ts";
+import { mib } from "../../src/units.ts";
+import type { Call } from "./sim_disk.ts";
+
+/** What a fuse waits for. */
+const sparks = [
+  "superblock",
+  "checkpoint",
+  "log write",
+  "cache sync",
+  "backing sync",
+  "backing write",
+  "backing zero",
+  "opened",
+  "flushed",
+  "closing",
+] as const;
+/** See {@linkcode sparks}. */
+export type Spark = typeof sparks[number];
+
+/** Events of a life after the spark, and after the beginning of a close, which takes more of them. */
+const eventsLeftMax = 6;
+const closingEventsMax = 24;
+
+/** A spark, and how often it comes before it counts. */
+export class Fuse {
+  readonly spark: Spark;
+  #count: number;
+  readonly #random: SeededRandom;
+
+  constructor(random: SeededRandom) {
+    this.#random = random;
+    this.spark = sparks[random.below(sparks.length)]!;
+    this.#count = 1 + random.below([1, 4, 16][random.below(3)]!);
+  }
+
+  /** Something happened. Tells how many more events this life has, if it was that. */
+  note(spark: Spark | undefined): number {
+    if (spark !== this.spark) return Infinity;
+    if (spark === "closing") return this.#random.below(closingEventsMax);
+    return --this.#count === 0 ? this.#random.below(eventsLeftMax) : Infinity;
+  }
+}
+
+/** What a call to a device may spark. */
+export function sparkOf(device: string, { kind, offset }: Call): Spark | undefined {
+  if (kind === "read") return undefined;
+  if (device !== "cache") return `backing ${kind}`;
+  if (kind === "sync") return "cache sync";
+  return offset >= mib ? "log write" : offset >= checkpointOffset ? "checkpoint" : "superblock";
+}
