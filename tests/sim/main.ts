@@ -10,7 +10,14 @@
  */
 
 import { Coverage } from "./coverage.ts";
+import { show } from "./mutant.ts";
 import { World } from "./world.ts";
+
+const planted = Deno.args.indexOf("--mutant");
+if (planted >= 0) {
+  const others = Deno.args.filter((_, i) => i !== planted && i !== planted + 1);
+  Deno.exit(await show(Deno.args[planted + 1] ?? "", others));
+}
 
 const options = parse(Deno.args);
 const coverage = new Coverage();
@@ -44,7 +51,7 @@ do {
     if (failed >= options.failures) break;
   }
   seed++;
-} while (options.seedsLeft-- > 1 && coverage.crashes < options.crashes && performance.now() < deadlineMs);
+} while (--options.seedsLeft > 0 && coverage.crashes < options.crashes && performance.now() < deadlineMs);
 
 const seconds = (performance.now() - startMs) / 1000;
 console.log(coverage.toString());
@@ -69,7 +76,7 @@ function parse(args: string[]) {
   const one = value("seed");
   return {
     seed: one ?? value("from"),
-    seedsLeft: one === undefined ? Infinity : 1,
+    seedsLeft: one === undefined ? value("worlds") ?? Infinity : 1,
     crashes: value("crashes") ?? (value("minutes") === undefined ? 10_000 : Infinity),
     minutes: value("minutes") ?? Infinity,
     worldCrashes: value("world-crashes"),

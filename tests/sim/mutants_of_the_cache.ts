@@ -1,0 +1,293 @@
+/**
+ * Faults planted into reading, writing, write-back and the tail.
+ *
+ * @module
+ */
+
+import type { Mutant } from "./mutant.ts";
+
+const writes = "src/cache/writes.ts";
+const reads = "src/cache/reads.ts";
+const tail = "src/cache/tail.ts";
+const writeback = "src/cache/writeback.ts";
+const batch = "src/cache/batch.ts";
+const versions = "src/cache/versions.ts";
+
+/** See {@linkcode Mutant}. */
+export const mutantsOfTheCache: readonly Mutant[] = [
+  {
+    name: "partial-write-forgets-the-rest",
+    rule: 2,
+    why: "a partial write hides the other sectors of the version before it, which the backing lacks",
+    edits: [{
+      file: writes,
+      find: "      return kernels.masks[old]!;\n    }\n    kernels.bytes.fill",
+      replace: "      return 0;\n    }\n    kernels.bytes.fill",
+    }],
+  },
+  {
+    name: "old-version-taken-for-clean",
+    rule: 2,
+    why: "the version before is on the cache device alone, and is dropped as if the backing had it",
+    edits: [{
+      file: writes,
+      find: "return cut === 0 && !versions.isLive(block);",
+      replace: "return cut === 0;",
+    }],
+  },
+  {
+    name: "written-taken-for-synced",
+    rule: 2,
+    why: "a partial write drops sectors of the version before that the backing got, but did not sync",
+    edits: [{
+      file: versions,
+      find:
+        "return dirty.test(block) || written.test(block) || syncing.test(block);\n  }\n\n  /** Whether a block without",
+      replace: "return dirty.test(block);\n  }\n\n  /** Whether a block without",
+    }],
+  },
+  {
+    name: "locks-hold-nobody",
+    rule: 2,
+    why: "two partial writes of a block both start from the version before",
+    edits: [{
+      file: "src/cache/locks.ts",
+      find: "if (blocked) await",
+      replace: "if (blocked && first < 0) await",
+    }],
+  },
+  {
+    name: "partial-write-over-zeroes-not-full",
+    rule: 3,
+    why: "the rest of a trimmed block comes from the backing, which still holds what was there before",
+    edits: [{
+      file: writes,
+      find: "return old === noSlot && versions.readsZero(block) ? fullMask : 0;",
+      replace: "return 0;",
+    }],
+  },
+  {
+    name: "zeroed-taken-for-synced",
+    rule: 3,
+    why: "the rest of a trimmed block is taken from the backing, where the zeroes are not durable",
+    edits: [{
+      file: versions,
+      find: "return zeroDirty.test(block) || written.test(block) || syncing.test(block);",
+      replace: "return zeroDirty.test(block);",
+    }],
+  },
+  {
+    name: "range-dropped-unapplied",
+    rule: 3,
+    world: "faulty",
+    why: "the backing refuses to zero, the tail passes the trim all the same, and a restart forgets it",
+    edits: [{
+      file: tail,
+      find: "return !this.#core.segments.ranges.has(segment);",
+      replace: "this.#core.segments.ranges.delete(segment);\n    return true;",
+    }],
+  },
+  {
+    name: "range-superseded-not-durable",
+    rule: 3,
+    why: "the tail passes a trim whose block was written anew, and a power cut takes the new write",
+    edits: [{
+      file: tail,
+      find: "if (left.length < ranges.length) segments.supersede",
+      replace: "if (left.length < 0) segments.supersede",
+    }],
+  },
+  {
+    name: "backing-not-synced",
+    rule: 4,
+    why: "the tail passes what was written back and not synced",
+    edits: [{ file: writeback, find: "await backing.sync();", replace: "await Promise.resolve();" }],
+  },
+  {
+    name: "segment-free-before-superblock",
+    rule: 4,
+    why: "a segment is overwritten while the durable superblocks still name it as the tail",
+    edits: [{
+      file: tail,
+      find: "await this.#store.write({ tail: position });",
+      replace: "this.#writer.setReusableTail(segment);\n    await this.#store.write({ tail: position });",
+    }],
+  },
+  {
+    name: "close-waits-for-nobody",
+    rule: 4,
+    why: "a request still under way puts something after the head that the clean superblock names",
+    edits: [{
+      file: "src/cache/cache.ts",
+      find: "if (this.#inFlight > 0) await",
+      replace: "if (this.#inFlight < 0) await",
+    }],
+  },
+  {
+    name: "write-back-ignores-mask",
+    rule: 8,
+    why: "sectors that the log does not hold are written to the backing as zeroes",
+    edits: [{
+      file: batch,
+      find: "if (batch.masks[i] !== fullMask) {",
+      replace: "if (batch.masks[i] === 0) {",
+    }],
+  },
+  {
+    name: "read-ignores-mask",
+    rule: 8,
+    why: "sectors that only the backing holds read as zeroes",
+    edits: [{ file: reads, find: "if (mask !== fullMask) {", replace: "if (mask === 0) {" }],
+  },
+  {
+    name: "read-bypasses-zeroes",
+    rule: 8,
+    why: "a trimmed block reads as what the backing still holds",
+    edits: [
+      { file: reads, find: "if (!kernels.zeroDirty.test(block)) return false;", replace: "return false;" },
+      { file: reads, find: "if (kernels.zeroDirty.test(block)) {", replace: "if (slot !== noSlot) {" },
+    ],
+  },
+  {
+    name: "write-back-of-open-records",
+    rule: 10,
+    why: "what is still being overwritten is written back",
+    edits: [{ file: batch, find: "if (segments.lastSequence[segment]! > durable) continue;", replace: "" }],
+  },
+  {
+    name: "write-back-cleans-newer",
+    rule: 10,
+    why: "a block written anew while its older version is written back counts as written back",
+    edits: [{
+      file: writeback,
+      find: "if (kernels.indexGet(block) === batch.slots[i]) kernels.dirty.clear(block);",
+      replace: "kernels.dirty.clear(block);",
+    }],
+  },
+  {
+    name: "written-not-noted",
+    rule: 10,
+    why: "what was written back is never synced, and its segment goes",
+    edits: [{
+      file: writeback,
+      find: "      kernels.written.set(block);\n      if (kernels.indexGet",
+      replace: "      if (kernels.indexGet",
+    }],
+  },
+  {
+    name: "reserve-open-to-clients",
+    rule: 11,
+    world: "faulty",
+    why: "clients take the last segment, and there is no room to say what is lost: the tail stands for ever",
+    edits: [
+      {
+        file: "src/log/writer.ts",
+        find: "client: segmentsReserved, engine",
+        replace: "client: 0, engine",
+      },
+      {
+        file: "src/log/writer.ts",
+        find: "this.freeSegments > segmentsReserved",
+        replace: "this.freeSegments > 0",
+      },
+    ],
+  },
+  {
+    name: "full-log-asks-nobody",
+    rule: 11,
+    why: "a writer waits for log space, and write-back does not know",
+    edits: [{ file: "src/cache/room.ts", find: 'if (wait === "space") this.onSpaceNeeded();', replace: "" }],
+  },
+  {
+    name: "unsynced-limit-asks-nobody",
+    rule: 11,
+    why: "so much log is un-synced that no record may begin, and nobody syncs",
+    edits: [{
+      file: "src/log/writer.ts",
+      find: "      this.#durability.start(this.sealedSequence);\n      return",
+      replace: "      return",
+    }, {
+      file: "src/log/writer.ts",
+      find: "if (this.unsyncedBlocks > this.#unsyncedMax / 2) this",
+      replace: "if (this.unsyncedBlocks < 0) this",
+    }],
+  },
+  {
+    name: "tail-passes-the-lost",
+    rule: 12,
+    world: "faulty",
+    why: "a lost block reads as older content once the tail has passed the entry that says so",
+    edits: [{
+      file: tail,
+      find: "if (!(await this.#moveUnsettled(segment))) return false;",
+      replace: "segments.poisoned.delete(segment);\n    segments.losses.delete(segment);",
+    }],
+  },
+  {
+    name: "write-back-verifies-nothing",
+    rule: 12,
+    world: "faulty",
+    why: "flipped bits are written to the backing",
+    edits: [{
+      file: batch,
+      find: "batch.skipped[i] || kernels.crc32cBlock",
+      replace: "batch.skipped[i] || i >= 0 || kernels.crc32cBlock",
+    }],
+  },
+  {
+    name: "rot-not-written-down",
+    rule: 12,
+    world: "faulty",
+    why: "a block found rotten reads as EIO until the next restart, and then as older content",
+    edits: [{ file: "src/cache/losses.ts", find: "if (left !== 0) {", replace: "if (left < 0) {" }],
+  },
+  {
+    name: "log-read-not-verified",
+    rule: 13,
+    world: "faulty",
+    why: "a read returns flipped bits",
+    edits: [{
+      file: reads,
+      find: "kernels.crc32cOf(bytes) === crcs[i]) continue;",
+      replace: "crcs.length > i) continue;",
+    }],
+  },
+  {
+    name: "read-pins-nothing",
+    rule: 13,
+    why: "a segment is overwritten while a read of it is under way",
+    edits: [
+      { file: reads, find: "segments.pins[segment]!++;", replace: "segments.pins[segment]! += 0;" },
+      { file: reads, find: "segments.pins[segment]!--;", replace: "segments.pins[segment]! -= 0;" },
+    ],
+  },
+  {
+    name: "failed-backing-sync-is-success",
+    rule: 15,
+    world: "faulty",
+    why: "the backing drops what it could not sync, and the log drops it as well",
+    edits: [{
+      file: writeback,
+      find: "      await backing.sync();\n      this.#syncFailed = false;\n    } catch (error) {",
+      replace: "      await backing.sync().catch(() => {});\n    } catch (error) {",
+    }],
+  },
+  {
+    name: "failed-backing-sync-keeps-clean",
+    rule: 15,
+    world: "faulty",
+    why: "what a failed sync dropped stays clean, and the next sync that succeeds is believed",
+    edits: [{
+      file: writeback,
+      find: "if (kernels.indexGet(block) !== noSlot) dirty.set(block);",
+      replace: "if (kernels.indexGet(block) !== noSlot) kernels.written.set(block);",
+    }],
+  },
+  {
+    name: "failed-write-back-is-success",
+    rule: 15,
+    world: "faulty",
+    why: "the backing refuses a write, and the block counts as written back",
+    edits: [{ file: writeback, find: "i++) batch.failed[i] = 1;", replace: "i++) batch.failed[i] = 0;" }],
+  },
+];

@@ -1,0 +1,49 @@
+/**
+ * The planted faults fit the engine as it is, and the simulator finds those that show at once; `deno task mutants` hunts all.
+ *
+ * @module
+ */
+
+import { assert, assertEquals, assertGreaterOrEqual } from "../assert.ts";
+import { applyEdit, type Mutant, mutants, plant, ruleCount, simulate, textOf } from "./mutant.ts";
+
+const runMsMax = 300_000;
+
+Deno.test("mutants: each text that is replaced stands exactly once in its file", async () => {
+  for (const { edits } of mutants) {
+    const texts = new Map<string, string>();
+    for (const edit of edits) {
+      const text = texts.get(edit.file) ?? await textOf(edit.file);
+      texts.set(edit.file, applyEdit(text, edit));
+    }
+    assert(edits.length > 0 && edits.every(({ find, replace }) => find !== replace));
+  }
+});
+
+Deno.test("mutants: names are unique, every rule has one, and there are thirty", () => {
+  assertEquals(new Set(mutants.map(({ name }) => name)).size, mutants.length);
+  const rules = new Set(mutants.map(({ rule }) => rule));
+  assertEquals([...rules].sort((a, b) => a - b), Array.from({ length: ruleCount }, (_, i) => i + 1));
+  assertGreaterOrEqual(mutants.length, 30);
+});
+
+async function hunt(mutant: Mutant, worlds: number): Promise<boolean> {
+  const directory = await plant(mutant);
+  try {
+    const outcome = await simulate(directory, ["--from", "1", "--worlds", `${worlds}`, "--light"], runMsMax);
+    assert(outcome.killed || outcome.worlds === worlds);
+    return outcome.killed;
+  } finally {
+    await Deno.remove(directory, { recursive: true });
+  }
+}
+
+Deno.test("mutants: the simulator finds some in few worlds", async () => {
+  for (const name of ["header-proves-record", "flush-without-sync", "backing-not-synced"]) {
+    assert(await hunt(mutants.find((mutant) => mutant.name === name)!, 20), name);
+  }
+});
+
+Deno.test("mutants: a copy of the engine without a fault is accused of nothing", async () => {
+  assert(!(await hunt({ name: "none", rule: 0, why: "", edits: [] }, 2)));
+});
