@@ -42,9 +42,11 @@ export class Room {
     return this.#lineLength > 0 || this.holdClients();
   }
 
-  /** Something happened that may have made room. */
-  wake(): void {
+  /** Something happened that may have made room. Tells whether somebody waited for that. */
+  wake(): boolean {
+    if (this.#watchers.length === 0) return false;
     for (const watcher of this.#watchers.splice(0)) watcher();
+    return true;
   }
 
   /** Resolves when the open record takes one more entry. `append` then runs at once, before anybody else can append. */

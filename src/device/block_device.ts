@@ -5,6 +5,9 @@
  * @module
  */
 
+import type { DeviceError } from "../errors.ts";
+import type { TransferEnd } from "../io/io.ts";
+
 /** How a device is recognised again, as much as the platform tells. */
 export interface DeviceIdentity {
   /** What sort of thing it is. */
@@ -46,4 +49,39 @@ export interface BlockDevice {
   zero(offset: number, length: number, options: { keepAllocated: boolean }): Promise<void>;
   /** Releases the device. Calls under way finish first. */
   close(): Promise<void>;
+}
+
+/**
+ * A device that can also move bytes without a promise, for which nothing is allocated per transfer. The contract is that of
+ * `read` and `write`, but for the end: `to.transferred` gets `length`, or something else when it failed, of which
+ * `failure` makes the error.
+ */
+export interface EventDevice extends BlockDevice {
+  /**
+   * Starts to fill `memory[at, at + length)` from `offset`. False, with nothing started, when `read` must be used instead.
+   */
+  startRead(
+    offset: number,
+    memory: Uint8Array<ArrayBuffer>,
+    at: number,
+    length: number,
+    to: TransferEnd,
+    tag: number,
+  ): boolean;
+  /** Starts to write `memory[at, at + length)` at `offset`. False, with nothing started, when `write` must be used. */
+  startWrite(
+    offset: number,
+    memory: Uint8Array<ArrayBuffer>,
+    at: number,
+    length: number,
+    to: TransferEnd,
+    tag: number,
+  ): boolean;
+  /** What is wrong with a transfer that ended with `result`. */
+  failure(operation: "read" | "write", offset: number, length: number, result: number): DeviceError;
+}
+
+/** Whether a device can move bytes without promises. */
+export function startsTransfers(device: BlockDevice): device is EventDevice {
+  return "startRead" in device;
 }

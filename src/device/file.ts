@@ -8,9 +8,9 @@
  */
 
 import { assert, DeviceError } from "../errors.ts";
-import type { IoFile } from "../io/io.ts";
+import { type EventFile, type IoFile, startsTransfers, type TransferEnd } from "../io/io.ts";
 import { gib, mib } from "../units.ts";
-import type { BlockDevice, DeviceIdentity } from "./block_device.ts";
+import type { DeviceIdentity, EventDevice } from "./block_device.ts";
 import { deviceError, type FailedCall } from "./device_error.ts";
 import { assertRange } from "./range.ts";
 
@@ -39,13 +39,15 @@ export interface FileDeviceFacts {
 export type Progress = (done: number, total: number) => void;
 
 /** A regular file or a block device. Use `openDevice`. */
-export class FileDevice implements BlockDevice {
+export class FileDevice implements EventDevice {
   /** What sort of thing it is. */
   readonly kind: "file" | "block";
   readonly name: string;
   readonly sizeBytes: number;
   readonly readOnly: boolean;
   #file: IoFile;
+  /** The same, where it can move bytes without promises. */
+  #events: EventFile | null;
   #id: string;
   #callsUnderWay = 0;
   #closed: Promise<void> | undefined;
@@ -54,6 +56,7 @@ export class FileDevice implements BlockDevice {
   /** Owns `file` from now on, and closes it when closed. */
   constructor(file: IoFile, facts: FileDeviceFacts) {
     this.#file = file;
+    this.#events = startsTransfers(file) ? file : null;
     this.kind = facts.kind;
     this.name = facts.name;
     this.sizeBytes = facts.sizeBytes;
@@ -84,6 +87,39 @@ export class FileDevice implements BlockDevice {
   write(offset: number, bytes: Uint8Array<ArrayBuffer>): Promise<void> {
     const call: FailedCall = { device: this.name, operation: "write", offset, length: bytes.length };
     return this.#call(call, () => writeWhole(this.#file, offset, bytes));
+  }
+
+  startRead(
+    offset: number,
+    memory: Uint8Array<ArrayBuffer>,
+    at: number,
+    length: number,
+    to: TransferEnd,
+    tag: number,
+  ): boolean {
+    if (this.#events === null || this.#closed !== undefined) return false;
+    assertRange(this, offset, length);
+    return this.#events.startRead(offset, memory, at, length, to, tag);
+  }
+
+  startWrite(
+    offset: number,
+    memory: Uint8Array<ArrayBuffer>,
+    at: number,
+    length: number,
+    to: TransferEnd,
+    tag: number,
+  ): boolean {
+    if (this.#events === null || this.#closed !== undefined || this.readOnly) return false;
+    assertRange(this, offset, length);
+    return this.#events.startWrite(offset, memory, at, length, to, tag);
+  }
+
+  failure(operation: "read" | "write", offset: number, length: number, result: number): DeviceError {
+    const cause = result < 0 && this.#events !== null
+      ? this.#events.transferError(operation, result)
+      : new Error(`it ends at ${offset + result}, though it had ${this.sizeBytes} bytes`);
+    return deviceError({ device: this.name, operation, offset, length }, cause) as DeviceError;
   }
 
   sync(): Promise<void> {

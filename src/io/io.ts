@@ -59,6 +59,48 @@ export interface IoFile {
   close(): Promise<void>;
 }
 
+/** Is told of the end of a transfer that was started without a promise. */
+export interface TransferEnd {
+  /**
+   * Called once, never within the call that started it. `result` is how many bytes were moved (fewer than asked for only
+   * at the end of a file) or a negative errno, `tag` what was given at the start. Returns true when it has settled
+   * promises, so that what follows from them is done in this turn.
+   */
+  transferred(result: number, tag: number): boolean;
+}
+
+/** An open file that can also move bytes without a promise, for which nothing is allocated per transfer. */
+export interface EventFile extends IoFile {
+  /**
+   * Starts to read `length` bytes at `offset` into `memory[at, at + length)`, which is the file's until `to` is told.
+   * False, with nothing started, when `read` must be used instead.
+   */
+  startRead(
+    offset: number,
+    memory: Uint8Array<ArrayBuffer>,
+    at: number,
+    length: number,
+    to: TransferEnd,
+    tag: number,
+  ): boolean;
+  /** Starts to write; as `startRead`. */
+  startWrite(
+    offset: number,
+    memory: Uint8Array<ArrayBuffer>,
+    at: number,
+    length: number,
+    to: TransferEnd,
+    tag: number,
+  ): boolean;
+  /** The error of a transfer that ended with `result`, a negative errno. */
+  transferError(operation: "read" | "write", result: number): Error;
+}
+
+/** Whether a file can move bytes without promises. */
+export function startsTransfers(file: IoFile): file is EventFile {
+  return "startRead" in file;
+}
+
 /** Where a listener or a connection is: TCP or a unix socket. */
 export type SocketAddress =
   | { transport: "tcp"; hostname: string; port: number }
@@ -82,6 +124,8 @@ export interface ConnectionEvents {
   sent(count: number): void;
   /** Everything that came in this turn is here: the time to start the next receive and send. */
   turn(): void;
+  /** After `close`: no memory of a receive or send is in the kernel's hands any more. Nothing is told after this. */
+  closed(): void;
 }
 
 /**
@@ -91,10 +135,10 @@ export interface ConnectionEvents {
 export interface EventConnection extends IoConnection {
   /** Tells `events` from now on. */
   useEvents(events: ConnectionEvents): void;
-  /** Starts a receive; at most one is under way. The memory is the connection's until `received`. */
-  receive(into: Uint8Array<ArrayBuffer>): void;
-  /** Starts a send; at most one is under way. The memory is the connection's until `sent`. */
-  send(bytes: Uint8Array<ArrayBuffer>): void;
+  /** Starts a receive into `memory[at, at + length)`, which is the connection's until `received`; one at a time. */
+  receive(memory: Uint8Array<ArrayBuffer>, at: number, length: number): void;
+  /** Starts a send of `memory[at, at + length)`, which is the connection's until `sent`; one at a time. */
+  send(memory: Uint8Array<ArrayBuffer>, at: number, length: number): void;
   /** Asks for one `turn` at the end of this turn, however often it is called until then. */
   askTurn(): void;
   /** Tells that promises are at work, so that what they do at once still belongs to this turn. */

@@ -42,8 +42,8 @@ export class Durability {
   syncs = 0;
   /** Requests that had to wait for a sync. */
   flushes = 0;
-  /** Called when something happened that a waiting appender may want to know. */
-  onProgress: () => void = () => {};
+  /** Called when something happened that a waiting appender may want to know; tells whether there was one. */
+  onProgress: () => boolean = () => false;
   /** Called once, with the first failure. */
   onFailure: (error: DeviceError) => void = () => {};
 
@@ -51,9 +51,11 @@ export class Durability {
   /** Seals the open record when a request covers it; returns the last sealed sequence. */
   readonly #seal: (wanted: number) => number;
   readonly #inflight: Inflight[] = [];
+  /** Ended ones, for the next. */
+  readonly #spare: Inflight[] = [];
   readonly #waiters: Waiter[] = [];
   readonly #watchers: (() => void)[] = [];
-  #completed: Reach;
+  readonly #completed: Reach;
   #durable: Reach;
   #line: Promise<void> = Promise.resolve();
   #wanted = 0;
@@ -67,7 +69,8 @@ export class Durability {
   ) {
     this.#device = device;
     this.#seal = seal;
-    this.#completed = this.#durable = { ...start, appended: 0 };
+    this.#completed = { ...start, appended: 0 };
+    this.#durable = { ...start, appended: 0 };
   }
 
   get failure(): DeviceError | undefined {
@@ -78,24 +81,36 @@ export class Durability {
   }
 
   /** Notes that the write of a record begins; records begin in the order of their sequences. */
-  begin(record: Inflight): void {
+  begin(sequence: number, slot: number, appended: number): Inflight {
+    const record = this.#spare.pop() ?? { sequence: 0, slot: 0, appended: 0, done: false };
+    record.sequence = sequence;
+    record.slot = slot;
+    record.appended = appended;
+    record.done = false;
     this.#inflight.push(record);
+    return record;
   }
 
-  /** Notes that it has ended well. */
-  complete(record: Inflight): void {
+  /** Notes that it has ended well. Tells whether somebody waited for that. */
+  complete(record: Inflight): boolean {
     record.done = true;
-    while (this.#inflight[0]?.done) {
-      const { sequence, slot, appended } = this.#inflight.shift()!;
-      this.#completed = { sequence, slot, appended };
+    while (this.#inflight.length > 0 && this.#inflight[0]!.done) {
+      const { sequence, slot, appended } = this.#inflight[0]!;
+      this.#spare.push(this.#inflight.shift()!);
+      const completed = this.#completed;
+      completed.sequence = sequence;
+      completed.slot = slot;
+      completed.appended = appended;
     }
-    this.wake();
-    this.onProgress();
+    const woken = this.wake();
+    return this.onProgress() || woken;
   }
 
-  /** Wakes who waits for the end of log writes. */
-  wake(): void {
+  /** Wakes who waits for the end of log writes; tells whether there was anybody. */
+  wake(): boolean {
+    if (this.#watchers.length === 0) return false;
     for (const watcher of this.#watchers.splice(0)) watcher();
+    return true;
   }
 
   /** Resolves when a log write has ended, or the log has failed. */
@@ -169,7 +184,7 @@ export class Durability {
 
   async #syncNow(): Promise<void> {
     if (this.#failure) throw this.#failure;
-    const reach = this.#completed;
+    const reach = { ...this.#completed };
     this.syncs++;
     try {
       await this.#device.sync();

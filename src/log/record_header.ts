@@ -36,6 +36,16 @@ export interface HeaderFacts {
   last: LastRecord | undefined;
 }
 
+/** Notes the record that a header was just written for as the one before the next. */
+export function noteLast(facts: HeaderFacts): void {
+  const last = facts.last ??= { slot: 0, sequence: 0, epoch: 0, entryCount: 0, dataCount: 0 };
+  last.slot = facts.slot;
+  last.sequence = facts.sequence;
+  last.epoch = facts.epoch.number;
+  last.entryCount = facts.entryCount;
+  last.dataCount = facts.dataCount;
+}
+
 /** Writes the header at `pointer`. */
 export function fillHeader(kernels: Kernels, pointer: number, facts: HeaderFacts): void {
   const { view, bytes } = kernels;

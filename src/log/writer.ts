@@ -26,7 +26,7 @@ import type { Clock } from "../clock.ts";
 import { blockBytes } from "../units.ts";
 import type { Kernels } from "../wasm/kernels.ts";
 import type { Epoch } from "./codec.ts";
-import { Durability, type Inflight } from "./durability.ts";
+import { Durability } from "./durability.ts";
 import type { Geometry } from "./geometry.ts";
 import {
   entryBytes,
@@ -37,7 +37,8 @@ import {
   unsyncedBytesMax,
 } from "./layout.ts";
 import { RamSegments } from "./ram_segments.ts";
-import { fillHeader, type LastRecord } from "./record_header.ts";
+import { fillHeader, type HeaderFacts, type LastRecord, noteLast } from "./record_header.ts";
+import { RecordWrites } from "./record_writes.ts";
 import type { Segments } from "./segments.ts";
 import type { LogPosition } from "./superblock.ts";
 
@@ -73,19 +74,18 @@ export class LogWriter {
   #records = 0;
   #bytes = 0;
 
-  readonly #device: BlockDevice;
+  readonly #recordWrites: RecordWrites;
   readonly #kernels: Kernels;
   readonly #segments: Segments;
   readonly #geometry: Geometry;
   readonly #clock: Clock;
-  readonly #uuid: Uint8Array;
-  readonly #epoch: Epoch;
+  /** What the next header says; one object for all of them. */
+  readonly #facts: HeaderFacts;
 
   #headSegment: number;
   #headOffset: number;
   #nextSequence: number;
   #chain: number;
-  #last: LastRecord | undefined;
   /** The segment that the tails of both durable superblocks have reached. */
   #reusableTail: number;
 
@@ -116,13 +116,10 @@ export class LogWriter {
     /** Less than {@linkcode unsyncedBlocksMax}, at least two segments: for small worlds. */
     unsyncedBlocks?: number;
   }) {
-    this.#device = options.device;
     this.#kernels = options.kernels;
     this.#segments = options.segments;
     this.#geometry = options.geometry;
     this.#clock = options.clock;
-    this.#uuid = options.uuid;
-    this.#epoch = options.epoch;
     this.#unsyncedMax = options.unsyncedBlocks ?? unsyncedBlocksMax;
     const { segmentBlocks } = options.geometry;
     this.#headSegment = Math.floor(options.head.slot / segmentBlocks);
@@ -134,8 +131,6 @@ export class LogWriter {
     }
     this.#nextSequence = options.head.sequence;
     this.#chain = options.head.chain;
-    // Where the record before the head is lost, the next one repeats nothing: a copy of another would make it look torn.
-    this.#last = options.last?.sequence === options.head.sequence - 1 ? options.last : undefined;
     this.#reusableTail = options.reusableTail;
     this.#durability = new Durability(
       options.device,
@@ -147,6 +142,21 @@ export class LogWriter {
     );
     this.#ram = new RamSegments(options.kernels, options.segments, options.bufferCount);
     this.#ram.take(this.#headSegment, this.#headOffset);
+    this.#recordWrites = new RecordWrites(options, this.#durability, this.#ram);
+    this.#facts = {
+      uuid: options.uuid,
+      epoch: options.epoch,
+      slot: 0,
+      sequence: 0,
+      chain: 0,
+      entryCount: 0,
+      dataCount: 0,
+      durableMark: 0,
+      sealedMs: 0,
+      isFlushPoint: false,
+      // Where the record before the head is lost, the next one repeats nothing: a copy of another would make it look torn.
+      last: options.last?.sequence === options.head.sequence - 1 ? { ...options.last } : undefined,
+    };
   }
 
   /** The first failure of a log write or sync; the log takes nothing any more afterwards. */
@@ -154,10 +164,10 @@ export class LogWriter {
     return this.#durability.failure;
   }
   /** Called when something happened that a waiting appender may want to know. */
-  set onProgress(action: () => void) {
+  set onProgress(action: () => boolean) {
     this.#durability.onProgress = action;
   }
-  get onProgress(): () => void {
+  get onProgress(): () => boolean {
     return this.#durability.onProgress;
   }
   /** Called once, with the first failure. */
@@ -201,7 +211,7 @@ export class LogWriter {
   }
   /** The last sealed record. */
   get last(): LastRecord | undefined {
-    return this.#last;
+    return this.#facts.last;
   }
   /** Segments that can be taken, the engine's reserve included. */
   get freeSegments(): number {
@@ -348,58 +358,32 @@ export class LogWriter {
     if (this.#openSlot < 0 || this.#entryCount === 0 || this.failure) return;
     const kernels = this.#kernels;
     const pointer = this.#openPointer;
-    fillHeader(kernels, pointer, {
-      uuid: this.#uuid,
-      epoch: this.#epoch,
-      slot: this.#openSlot,
-      sequence: this.#nextSequence,
-      chain: this.#chain,
-      entryCount: this.#entryCount,
-      dataCount: this.#dataCount,
-      durableMark: this.durableSequence,
-      sealedMs: Math.floor(this.#clock.wallMs()),
-      isFlushPoint: this.#isFlushPoint,
-      last: this.#last,
-    });
+    const facts = this.#facts;
+    facts.slot = this.#openSlot;
+    facts.sequence = this.#nextSequence;
+    facts.chain = this.#chain;
+    facts.entryCount = this.#entryCount;
+    facts.dataCount = this.#dataCount;
+    facts.durableMark = this.durableSequence;
+    facts.sealedMs = Math.floor(this.#clock.wallMs());
+    facts.isFlushPoint = this.#isFlushPoint;
+    fillHeader(kernels, pointer, facts);
     const blocks = 1 + this.#dataCount;
     const crc = kernels.recordSeal(pointer, kernels.map.crcs + (this.#openSlot + 1) * 4);
     const entries = pointer + recordField.entries;
     kernels.bytes.copyWithin(kernels.map.entries, entries, entries + recordEntriesMax * entryBytes);
-    this.#last = {
-      slot: this.#openSlot,
-      sequence: this.#nextSequence,
-      epoch: this.#epoch.number,
-      entryCount: this.#entryCount,
-      dataCount: this.#dataCount,
-    };
+    noteLast(facts);
     this.#chain = crc;
     this.#headOffset += blocks;
     this.#appendedBlocks += blocks;
-    const record: Inflight = {
-      sequence: this.#nextSequence,
-      slot: this.#openSlot,
-      appended: this.#appendedBlocks,
-      done: false,
-    };
-    this.#durability.begin(record);
+    const record = this.#durability.begin(this.#nextSequence, this.#openSlot, this.#appendedBlocks);
     this.#nextSequence++;
-    const slot = this.#openSlot;
     this.#openSlot = -1;
     this.#entryCount = this.#dataCount = 0;
     this.#isFlushPoint = false;
     this.#records++;
     this.#bytes += blocks * blockBytes;
-    const buffer = this.#ram.beginWrite(this.#headSegment);
-    this.#device.write(
-      this.#geometry.logOffset + slot * blockBytes,
-      kernels.bytes.subarray(pointer, pointer + blocks * blockBytes),
-    ).then(() => {
-      this.#ram.endWrite(buffer);
-      this.#durability.complete(record);
-    }, (error) => {
-      this.#ram.endWrite(buffer);
-      this.#durability.fail(error);
-    });
+    this.#recordWrites.start(record, this.#headSegment, pointer, blocks);
     if (this.unsyncedBlocks > this.#unsyncedMax / 2) this.#durability.start(this.sealedSequence);
   }
 

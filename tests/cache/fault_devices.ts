@@ -12,7 +12,7 @@
 import { formatDevices } from "../../src/cache/format.ts";
 import { type Cache } from "../../src/cache/cache.ts";
 import { type CacheOptions, openCache } from "../../src/cache/open.ts";
-import type { BlockDevice, DeviceIdentity } from "../../src/device/block_device.ts";
+import type { DeviceIdentity, EventDevice } from "../../src/device/block_device.ts";
 import { assertRange } from "../../src/device/range.ts";
 import { DeviceError } from "../../src/errors.ts";
 import { decodeRecord } from "../../src/log/codec.ts";
@@ -28,7 +28,7 @@ export const logOffset = mib;
 type Hook = (offset: number, length: number) => Promise<void> | void;
 
 /** A device over one array, with a hook before each call. */
-export class FaultyDevice implements BlockDevice {
+export class FaultyDevice implements EventDevice {
   readonly name: string;
   readonly readOnly = false;
   readonly bytes: Uint8Array<ArrayBuffer>;
@@ -39,6 +39,8 @@ export class FaultyDevice implements BlockDevice {
   /** Called with the state of the device after each write. */
   onWritten: (offset: number, length: number) => void = () => {};
   writes: { offset: number; length: number }[] = [];
+  /** Takes transfers that end in a call; else they take promises. */
+  byEvents = false;
 
   constructor(name: string, content: number | Uint8Array) {
     this.name = name;
@@ -87,6 +89,21 @@ export class FaultyDevice implements BlockDevice {
     await this.onWrite(offset, bytes.length);
     this.bytes.set(bytes, offset);
     this.onWritten(offset, bytes.length);
+  }
+  startRead(...[offset, memory, at, length, to, tag]: Parameters<EventDevice["startRead"]>): boolean {
+    if (!this.byEvents) return false;
+    const done = this.read(offset, memory.subarray(at, at + length));
+    done.then(() => to.transferred(length, tag), () => to.transferred(-5, tag));
+    return true;
+  }
+  startWrite(...[offset, memory, at, length, to, tag]: Parameters<EventDevice["startWrite"]>): boolean {
+    if (!this.byEvents) return false;
+    const done = this.write(offset, memory.subarray(at, at + length));
+    done.then(() => to.transferred(length, tag), () => to.transferred(-5, tag));
+    return true;
+  }
+  failure(operation: "read" | "write", offset: number, _length: number, result: number): DeviceError {
+    return new DeviceError("EIO", `Cannot ${operation} at ${offset} of ${this.name}: errno ${-result}`);
   }
   async zero(offset: number, length: number): Promise<void> {
     assertRange(this, offset, length);

@@ -192,3 +192,62 @@ Deno.test("addressOf: of parts of one buffer differ by their distance, also for 
     assertEquals([addressOf(aligned) % 4096, aligned.length], [0, length]);
   }
 });
+
+/** Starts a transfer; resolves to its end, or to "refused". */
+function transfer(
+  file: RingFile,
+  way: "startRead" | "startWrite",
+  ...span: [offset: number, memory: Uint8Array<ArrayBuffer>, at: number, length: number]
+): Promise<number | "refused"> {
+  return new Promise((resolve) => {
+    const transferred = (result: number, tag: number) => {
+      assertEquals(tag, 5);
+      resolve(result);
+      return true;
+    };
+    if (!file[way](...span, { transferred }, 5)) resolve("refused");
+  });
+}
+
+for (const direct of [false, true]) {
+  test(`RingFile.startRead, startWrite: move bytes without promises (direct ${direct})`, async (directory) => {
+    await Deno.writeFile(`${directory}/file`, new Uint8Array(64 * kib));
+    const file = await ringIo.openFile(`${directory}/file`, { write: true, direct }) as RingFile;
+    const memory = alignedBytes(64 * kib);
+    for (let i = 0; i < memory.length; i++) memory[i] = i * 13 >>> 3;
+    assertEquals(await transfer(file, "startWrite", 8192, memory, 4096, 12288), 12288);
+    // Aligned, but for its memory: `write` has a buffer for that.
+    const refused = file.isDirect ? "refused" : 4096;
+    assertEquals(await transfer(file, "startWrite", 0, memory, 1, 4096), refused);
+    assertEquals(await transfer(file, "startWrite", 40_001, memory, 3, 1000), 1000);
+    const into = new Uint8Array(20_000);
+    assertEquals(await transfer(file, "startRead", 8192, into, 7, 12288), 12288);
+    assertEquals(into.subarray(7, 7 + 12288), memory.subarray(4096, 4096 + 12288));
+    assertEquals(await transfer(file, "startRead", 40_001, into, 0, 1000), 1000);
+    assertEquals(into.subarray(0, 1000), memory.subarray(3, 1003));
+    // Fewer at the end of the file, none behind it.
+    assertEquals(await transfer(file, "startRead", 64 * kib - 10, into, 0, 100), 10);
+    assertEquals(await transfer(file, "startRead", 64 * kib, into, 0, 100), 0);
+    assertEquals(await transfer(file, "startRead", 0, into, 0, 0), "refused");
+    const many = Array.from(
+      { length: 3000 },
+      (_, i) => transfer(file, "startRead", 8192 + i, into, i, 1),
+    );
+    let closed = false;
+    const closing = file.close().then(() => closed = true);
+    assertEquals(await transfer(file, "startRead", 0, into, 0, 1), "refused");
+    assertEquals(new Set(await Promise.all(many)), new Set([1]));
+    assertEquals(into.subarray(0, 3000), memory.subarray(4096, 7096));
+    await closing;
+    assert(closed);
+  });
+}
+
+test("RingFile.startWrite: tells an errno, of which transferError makes the error", async (directory) => {
+  await Deno.writeFile(`${directory}/file`, new Uint8Array(4096));
+  const file = await ringIo.openFile(`${directory}/file`, { write: false }) as RingFile;
+  assertEquals(await transfer(file, "startWrite", 0, alignedBytes(4096), 0, 4096), -9);
+  const error = file.transferError("write", -9);
+  assertEquals((error as { code?: unknown }).code, "EBADF");
+  await file.close();
+});

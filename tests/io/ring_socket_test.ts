@@ -212,19 +212,21 @@ test("RingConnection.useEvents: tells receives and sends, with one turn for all 
       turn() {
         told.push("turn");
         const last = told[told.length - 2];
-        if (last === "received 3") ours.send(into.subarray(0, 3));
-        else if (last === "sent 3") ours.receive(into);
+        if (last === "received 3") ours.send(into, 0, 3);
+        else if (last === "sent 3") ours.receive(into, 0, into.length);
         else if (last === "received 0") resolve();
       },
+      closed: () => told.push("closed"),
     });
   });
-  ours.receive(into);
+  ours.receive(into, 0, into.length);
   await theirs.write(new Uint8Array([7, 8, 9]));
   assertEquals([...await readWhole(theirs, 3)], [7, 8, 9]);
   theirs.close();
   await ended;
   assertEquals(told, ["received 3", "turn", "sent 3", "turn", "received 0", "turn"]);
   ours.close();
+  assertEquals(told.pop(), "closed");
   listener.close();
 });
 

@@ -29,6 +29,9 @@ export class RingClock implements Clock, Completion {
   readonly #timers: Timer[] = [];
   /** Due times of the kernel's timeouts, of which the earliest is the last. */
   readonly #armed: number[] = [];
+  /** Timespecs (two 64-bit numbers each) of the kernel's timeouts, by tag, and those that are free. */
+  readonly #timespecs: { words: Int32Array<ArrayBuffer>; bytes: Uint8Array<ArrayBuffer> }[] = [];
+  readonly #freeTags: number[] = [];
   #cancelled = 0;
 
   constructor(reactor: Reactor) {
@@ -62,8 +65,9 @@ export class RingClock implements Clock, Completion {
   }
 
   /** The ring's part; not to be called. */
-  completed(): void {
+  completed(_result: number, tag: number): void {
     this.#armed.pop();
+    this.#freeTags.push(tag);
     this.#reactor.settled();
     const now = this.monotonicMs();
     while (this.#timers.length > 0 && this.#timers[0]!.dueMs <= now) {
@@ -96,13 +100,13 @@ export class RingClock implements Clock, Completion {
     this.#armed.push(dueMs);
     const delayMs = Math.max(0, dueMs - now);
     const seconds = Math.floor(delayMs / 1000);
-    // A timespec: two 64-bit numbers. Rounded up, so that it never fires before its time.
-    const timespec = new Int32Array(4);
-    timespec[0] = seconds;
-    timespec[2] = Math.min(999_999_999, Math.ceil((delayMs - seconds * 1000) * 1e6));
-    const bytes = new Uint8Array(timespec.buffer);
+    const tag = this.#freeTags.pop() ?? this.#timespecs.length;
+    const { words, bytes } = this.#timespecs[tag] ??= newTimespec();
+    words[0] = seconds;
+    // Rounded up, so that it never fires before its time.
+    words[2] = Math.min(999_999_999, Math.ceil((delayMs - seconds * 1000) * 1e6));
     const { ring } = this.#reactor;
-    const at = this.#reactor.prepare(operation.timeout, -1, this, 0, bytes);
+    const at = this.#reactor.prepare(operation.timeout, -1, this, tag, bytes);
     ring.putWide(at + sqe.addressLow, addressOf(bytes));
     ring.sqes[at + sqe.length] = 1;
   }
@@ -113,6 +117,11 @@ export class RingClock implements Clock, Completion {
     for (const timer of alive) push(this.#timers, timer);
     this.#cancelled = 0;
   }
+}
+
+function newTimespec(): { words: Int32Array<ArrayBuffer>; bytes: Uint8Array<ArrayBuffer> } {
+  const words = new Int32Array(4);
+  return { words, bytes: new Uint8Array(words.buffer) };
 }
 
 function push(heap: Timer[], timer: Timer): void {

@@ -23,8 +23,8 @@ export class RingConnection implements EventConnection, Completion, TurnEnd {
   readonly #reactor: Reactor;
   readonly #descriptor: number;
   #events: ConnectionEvents;
-  #receiving: Uint8Array<ArrayBuffer> | null = null;
-  #sending: Uint8Array<ArrayBuffer> | null = null;
+  readonly #receiving = new Span();
+  readonly #sending = new Span();
   #turnAsked = false;
   #closed = false;
 
@@ -42,21 +42,22 @@ export class RingConnection implements EventConnection, Completion, TurnEnd {
 
   // The hot path starts here.
 
-  receive(into: Uint8Array<ArrayBuffer>): void {
-    this.#receiving = into;
-    const { ring } = this.#reactor;
-    const at = this.#reactor.prepare(operation.recv, this.#descriptor, this, receiveTag, into);
-    ring.putWide(at + sqe.addressLow, addressOf(into));
-    ring.sqes[at + sqe.length] = into.length;
+  receive(memory: Uint8Array<ArrayBuffer>, at: number, length: number): void {
+    this.#receiving.take(memory, at, length);
+    this.#submit(operation.recv, receiveTag, this.#receiving, 0);
   }
 
-  send(bytes: Uint8Array<ArrayBuffer>): void {
-    this.#sending = bytes;
+  send(memory: Uint8Array<ArrayBuffer>, at: number, length: number): void {
+    this.#sending.take(memory, at, length);
+    this.#submit(operation.send, sendTag, this.#sending, socketConstant.noSignal);
+  }
+
+  #submit(code: number, tag: number, span: Span, flags: number): void {
     const { ring } = this.#reactor;
-    const at = this.#reactor.prepare(operation.send, this.#descriptor, this, sendTag, bytes);
-    ring.putWide(at + sqe.addressLow, addressOf(bytes));
-    ring.sqes[at + sqe.length] = bytes.length;
-    ring.sqes[at + sqe.flags] = socketConstant.noSignal;
+    const slot = this.#reactor.prepare(code, this.#descriptor, this, tag, span.memory);
+    ring.putWide(slot + sqe.addressLow, span.base[0]! + span.at);
+    ring.sqes[slot + sqe.length] = span.length;
+    ring.sqes[slot + sqe.flags] = flags;
   }
 
   askTurn(): void {
@@ -79,16 +80,16 @@ export class RingConnection implements EventConnection, Completion, TurnEnd {
   completed(result: number, tag: number): void {
     const passing = result === -errno.EINTR || result === -errno.EAGAIN;
     if (tag === receiveTag) {
-      const into = this.#receiving!;
-      this.#receiving = null;
+      if (passing && !this.#closed) return this.#submit(operation.recv, tag, this.#receiving, 0);
+      this.#receiving.release();
       if (this.#closed) return this.#release();
-      if (passing) return this.receive(into);
       this.#events.received(result);
     } else {
-      const bytes = this.#sending!;
-      this.#sending = null;
+      if (passing && !this.#closed) {
+        return this.#submit(operation.send, tag, this.#sending, socketConstant.noSignal);
+      }
+      this.#sending.release();
       if (this.#closed) return this.#release();
-      if (passing) return this.send(bytes);
       this.#events.sent(result);
     }
   }
@@ -97,13 +98,13 @@ export class RingConnection implements EventConnection, Completion, TurnEnd {
 
   read(into: Uint8Array<ArrayBuffer>): Promise<number | null> {
     if (this.#closed) return Promise.resolve(null);
-    return (this.#events as Promises).read(() => this.receive(into));
+    return (this.#events as Promises).read(() => this.receive(into, 0, into.length));
   }
 
   async write(bytes: Uint8Array<ArrayBuffer>): Promise<number> {
     if (this.#closed) throw errnoError("send", errno.EBADF);
     if (bytes.length === 0) return 0;
-    return await (this.#events as Promises).write(() => this.send(bytes));
+    return await (this.#events as Promises).write(() => this.send(bytes, 0, bytes.length));
   }
 
   close(): void {
@@ -112,16 +113,46 @@ export class RingConnection implements EventConnection, Completion, TurnEnd {
     if (this.#events instanceof Promises) this.#events.end();
     // Ends what is in flight.
     this.#reactor.libc.call.shutdown(this.#descriptor, socketConstant.shutdownBoth);
-    if (this.#receiving === null && this.#sending === null) return this.#release();
+    if (!this.#receiving.isTaken && !this.#sending.isTaken) return this.#release();
     // What was prepared in this very turn has to be in the kernel's hands to end.
     this.#reactor.nop();
   }
 
   #release(): void {
-    if (this.#receiving !== null || this.#sending !== null) return;
+    if (this.#receiving.isTaken || this.#sending.isTaken) return;
+    const events = this.#events;
     this.#events = new Promises(this.#reactor);
     this.#reactor.libc.call.close(this.#descriptor);
+    events.closed();
     this.#reactor.release();
+  }
+}
+
+/** The memory of a receive or send under way. */
+class Span {
+  /** Null while none is. */
+  memory: Uint8Array<ArrayBuffer> | null = null;
+  length = 0;
+  at = 0;
+  /** The address of the memory, which is kept for the next: a connection uses few. */
+  readonly base = new Float64Array(1);
+  #known: Uint8Array<ArrayBuffer> | null = null;
+
+  get isTaken(): boolean {
+    return this.memory !== null;
+  }
+
+  take(memory: Uint8Array<ArrayBuffer>, at: number, length: number): void {
+    this.memory = memory;
+    this.at = at;
+    this.length = length;
+    if (memory === this.#known) return;
+    this.#known = memory;
+    this.base[0] = addressOf(memory);
+  }
+
+  release(): void {
+    this.memory = null;
   }
 }
 
@@ -166,6 +197,8 @@ class Promises implements ConnectionEvents {
   }
 
   turn(): void {}
+
+  closed(): void {}
 
   end(): void {
     this.#reactor.settled();

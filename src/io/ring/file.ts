@@ -11,7 +11,7 @@
  */
 
 import { DeviceError } from "../../errors.ts";
-import type { IoFile, PathFacts } from "../io.ts";
+import type { EventFile, PathFacts, TransferEnd } from "../io.ts";
 import { fallocateMode, fsyncDataSync, lockFlag, openFlag, operation } from "./abi.ts";
 import { errno, errnoError, isUnsupported } from "./errno.ts";
 import { descriptorFacts, type DirectAlignment } from "./facts.ts";
@@ -19,6 +19,7 @@ import { cString } from "./libc.ts";
 import { addressOf, bounceBytesMax, pageBytes } from "./memory.ts";
 import { submit } from "./operation.ts";
 import type { Reactor } from "./reactor.ts";
+import { type TransferOwner, Transfers } from "./transfer.ts";
 
 /** <linux/fs.h>. */
 const blkGetSize64 = 0x80081272n;
@@ -77,7 +78,7 @@ function openAgain(reactor: Reactor, descriptor: number, flags: number): number 
 }
 
 /** An open file on the ring. */
-export class RingFile implements IoFile {
+export class RingFile implements EventFile, TransferOwner {
   readonly #reactor: Reactor;
   readonly #path: string;
   readonly #kind: PathFacts["kind"];
@@ -89,6 +90,7 @@ export class RingFile implements IoFile {
   #direct: number;
   /** Open until the file is closed: a claim, and a direct one that did not work. */
   readonly #others: number[] = [];
+  readonly #transfers: Transfers;
   #callsUnderWay = 0;
   #closed: Promise<void> | undefined;
   #whenIdle: (() => void) | undefined;
@@ -107,12 +109,71 @@ export class RingFile implements IoFile {
     this.#direct = opened.direct;
     this.#alignment = alignment;
     this.#flags = flags;
+    this.#transfers = new Transfers(reactor, this);
     reactor.acquire();
   }
 
   /** Whether aligned writes bypass the page cache. */
   get isDirect(): boolean {
     return this.#direct >= 0;
+  }
+
+  // The hot path starts here.
+
+  startRead(
+    offset: number,
+    memory: Uint8Array<ArrayBuffer>,
+    at: number,
+    length: number,
+    to: TransferEnd,
+    tag: number,
+  ): boolean {
+    if (this.#closed !== undefined || length === 0 || length > transferBytesMax) return false;
+    this.#callsUnderWay++;
+    this.#transfers.start(operation.read, this.#primary, offset, memory, at, length, to, tag);
+    return true;
+  }
+
+  startWrite(
+    offset: number,
+    memory: Uint8Array<ArrayBuffer>,
+    at: number,
+    length: number,
+    to: TransferEnd,
+    tag: number,
+  ): boolean {
+    if (this.#closed !== undefined || length === 0 || length > transferBytesMax) return false;
+    let descriptor = this.#primary;
+    if (this.#isAligned(offset, length)) {
+      // What is aligned but for its memory needs a bounce buffer, which `write` has.
+      if ((this.#transfers.base(memory) + at) % this.#alignment.memoryBytes !== 0) return false;
+      descriptor = this.#direct;
+    }
+    this.#callsUnderWay++;
+    this.#transfers.start(operation.write, descriptor, offset, memory, at, length, to, tag);
+    return true;
+  }
+
+  /** The transfers' part; not to be called. */
+  transferEnded(): void {
+    if (--this.#callsUnderWay === 0 && this.#whenIdle) this.#wakeClosing();
+  }
+
+  /** The transfers' part; not to be called. */
+  directRefused(): number {
+    this.#dropDirect();
+    return this.#primary;
+  }
+
+  // The hot path ends here.
+
+  transferError(operation: "read" | "write", result: number): Error {
+    return errnoError(operation, -result);
+  }
+
+  #wakeClosing(): void {
+    this.#whenIdle?.();
+    this.#reactor.settled();
   }
 
   read(offset: number, into: Uint8Array<ArrayBuffer>): Promise<number> {

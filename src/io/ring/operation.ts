@@ -49,5 +49,6 @@ export function submit(reactor: Reactor, submission: Submission): Promise<number
     ring.putWide(at + sqe.addressLow, bytes ? addressOf(bytes) : submission.address ?? 0);
     ring.sqes[at + sqe.length] = bytes ? bytes.length : submission.length ?? 0;
     ring.sqes[at + sqe.flags] = submission.flags ?? 0;
+    reactor.promised();
   });
 }

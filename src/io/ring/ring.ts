@@ -78,7 +78,9 @@ export class Ring {
   readonly #completions: (Completion | null)[] = [];
   readonly #tags: number[] = [];
   readonly #held: (object | null)[] = [];
-  readonly #freeSlots: number[] = [];
+  /** Slots that are free: the first `#freeCount`. */
+  #freeSlots = new Int32Array(1024);
+  #freeCount = 0;
   /** Operations prepared or in flight. */
   inFlight = 0;
   /** System calls, and submissions that they carried, for statistics. */
@@ -152,7 +154,7 @@ export class Ring {
     held: object | null,
   ): number {
     while (this.unsubmitted > this.#sqMask) this.enter(0);
-    const slot = this.#freeSlots.pop() ?? this.#completions.length;
+    const slot = this.#freeCount > 0 ? this.#freeSlots[--this.#freeCount]! : this.#completions.length;
     this.#completions[slot] = completion;
     this.#tags[slot] = tag;
     this.#held[slot] = held;
@@ -229,7 +231,8 @@ export class Ring {
     assert(completion !== null, "one completion per operation");
     this.#completions[slot] = null;
     this.#held[slot] = null;
-    this.#freeSlots.push(slot);
+    if (this.#freeCount === this.#freeSlots.length) this.#growFreeSlots();
+    this.#freeSlots[this.#freeCount++] = slot;
     this.inFlight--;
     try {
       completion.completed(result, this.#tags[slot]!);
@@ -242,6 +245,12 @@ export class Ring {
   }
 
   // The hot path ends here.
+
+  #growFreeSlots(): void {
+    const larger = new Int32Array(this.#freeSlots.length * 2);
+    larger.set(this.#freeSlots);
+    this.#freeSlots = larger;
+  }
 
   /** Waits on another thread, so that this one's event loop goes on, until there is a completion to reap. */
   async waitElsewhere(): Promise<void> {
