@@ -38,7 +38,7 @@ export {
 } from "./src/cache/inspect.ts";
 export { recoverCache, type RecoverOptions, type RecoverReport } from "./src/cache/recover.ts";
 export type { Tunables } from "./src/cache/tunables.ts";
-export type { Extent, MarkedExtent, MarkKind, Volume, WriteOptions } from "./src/cache/volume.ts";
+export type { Extent, MarkedExtent, MarkKind, ReadEnd, Volume, WriteOptions } from "./src/cache/volume.ts";
 export type { Gap } from "./src/log/recovery.ts";
 export {
   type Export,

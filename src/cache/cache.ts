@@ -9,23 +9,24 @@
  */
 
 import { DamageError, DeviceError } from "../errors.ts";
-import { emptySlotBits, writeCheckpoint } from "../log/checkpoint.ts";
 import type { SuperblockStore } from "../log/superblock_store.ts";
 import { formatUuid, type Superblock } from "../log/superblock.ts";
 import type { LogWriter } from "../log/writer.ts";
+import { closeCleanly } from "./close.ts";
 import { checkRange, type Core } from "./core.ts";
 import { drainCache, type DrainOptions, type DrainReport } from "./drain.ts";
 import { eachExtent, eachMark, readsZeroNow } from "./extents.ts";
 import { IdleMark } from "./idle_mark.ts";
+import { LentBuffers } from "./lent_buffers.ts";
 import { loseVersion, lostRanges, persistLosses } from "./losses.ts";
 import type { RecoveryReport } from "./open.ts";
-import { takeSamples } from "./pair.ts";
+import { ReadSlots } from "./read_slots.ts";
 import { Reads } from "./reads.ts";
 import { Room } from "./room.ts";
 import { type CacheStatus, makeStatus } from "./status.ts";
 import { Tail } from "./tail.ts";
 import type { Tunables } from "./tunables.ts";
-import type { Extent, MarkedExtent, MarkKind, Volume, WriteOptions } from "./volume.ts";
+import type { Extent, MarkedExtent, MarkKind, ReadEnd, Volume, WriteOptions } from "./volume.ts";
 import { WriteBack } from "./writeback.ts";
 import { readOnlyError, Writes } from "./writes.ts";
 
@@ -103,6 +104,8 @@ export class Cache implements Volume {
 
   readonly #core: Core;
   readonly #reads: Reads;
+  readonly #readSlots: ReadSlots;
+  readonly #lentBuffers: LentBuffers;
   readonly #engine: Engine | undefined;
   readonly #superblock: Superblock;
   readonly #openedMs: number;
@@ -126,17 +129,19 @@ export class Cache implements Volume {
     this.recovery = recovery;
     this.#openedMs = core.clock.monotonicMs();
     this.#reads = new Reads(core);
-    if (!core.writer || !store) return;
+    this.#lentBuffers = new LentBuffers(core.kernels);
     const { writer } = core;
-    const room = new Room(writer, core.clock, core.tunables);
+    const room = writer && new Room(writer, core.clock, core.tunables);
+    this.#readSlots = new ReadSlots(core, room, () => this.#readSlotEnded());
+    if (!writer || !room || !store) return;
     const tail = new Tail(core, writer, store, room, this.#reads);
     const writeback = new WriteBack(core, writer, tail, room);
     room.onSpaceNeeded = () => writeback.needSpace();
     room.holdClients = () => core.statistics.unrecordedLosses > 0;
     const idleMark = new IdleMark(core.clock, writer, store);
     writer.onProgress = () => {
-      room.wake();
       idleMark.noteProgress();
+      return room.wake();
     };
     writer.onFailure = (error) => core.warn(error.message);
     this.#engine = {
@@ -182,6 +187,34 @@ export class Cache implements Volume {
    */
   readNow(offset: number, into: Uint8Array, at: number, length: number): boolean {
     return this.#closed === undefined && this.#reads.now(offset, into, at, length);
+  }
+
+  /**
+   * Starts to read from log or backing without a promise, where the devices can: within one block, from one of the two, with
+   * nothing to merge. `to.readEnded` follows, later.
+   *
+   * @returns false, with nothing begun, when `read` must be used instead, which also tells what is wrong
+   */
+  readSoon(offset: number, length: number, to: ReadEnd, tag: number): boolean {
+    if (this.#closed !== undefined || !this.#readSlots.start(offset, length, to, tag)) return false;
+    this.#inFlight++;
+    return true;
+  }
+
+  #readSlotEnded(): boolean {
+    if (--this.#inFlight > 0 || this.#closed === undefined) return false;
+    this.#onIdle();
+    return true;
+  }
+
+  /** See `Volume.lendBuffer`. */
+  lendBuffer(): Uint8Array<ArrayBuffer> | null {
+    return this.#lentBuffers.lend();
+  }
+
+  /** See `Volume.returnBuffer`. */
+  returnBuffer(buffer: Uint8Array<ArrayBuffer>): void {
+    this.#lentBuffers.takeBack(buffer);
   }
 
   /**
@@ -360,7 +393,7 @@ export class Cache implements Volume {
     if (engine) {
       try {
         if (engine.writer.failure) throw engine.writer.failure;
-        await this.#closeCleanly(engine);
+        await closeCleanly(this.#core, engine);
       } catch (error) {
         failure = error;
       }
@@ -371,40 +404,6 @@ export class Cache implements Volume {
       await device.close().catch((error) => failure ??= error);
     }
     if (failure !== undefined) throw failure;
-  }
-
-  async #closeCleanly(engine: Engine): Promise<void> {
-    const { kernels, clock, device, backing, geometry } = this.#core;
-    await engine.writes.durable();
-    if (this.#core.statistics.unrecordedLosses > 0) {
-      throw new DeviceError(
-        "EIO",
-        `Cannot mark ${device.name} clean: the log had no room to say which blocks are lost`,
-      );
-    }
-    // A failed backing sync only means that more stays dirty.
-    await engine.writeback.settle().catch((error) =>
-      this.#core.warn(`Backing sync failed at close: ${error.message}`)
-    );
-    const bits = emptySlotBits(geometry);
-    for (let block = kernels.dirty.next(0, kernels.dirty.length); block >= 0;) {
-      bits.add(kernels.indexGet(block));
-      block = kernels.dirty.next(block + 1, kernels.dirty.length);
-    }
-    for (const range of engine.tail.unsettledRanges()) bits.add(range.headerSlot);
-    const closing: Superblock = {
-      ...engine.store.current,
-      clean: true,
-      head: engine.writer.head,
-      closedMs: clock.wallMs(),
-      backing: await backing.identity(),
-      samples: await takeSamples(this.#core),
-    };
-    await writeCheckpoint(device, closing, bits);
-    // The checkpoint is durable before a superblock calls for it.
-    await engine.writer.syncDevice();
-    const { clean, head, closedMs, backing: identity, samples } = closing;
-    await engine.store.write({ clean, head, closedMs, backing: identity, samples });
   }
 
   #scheduleFlush(): void {

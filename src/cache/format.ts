@@ -21,7 +21,10 @@ import { type RandomSource, systemRandom } from "../random.ts";
 import { blockBytes, formatSize, mib, sectorBytes } from "../units.ts";
 import { planMemory } from "../wasm/memory_map.ts";
 import { openTarget } from "./pair.ts";
+import { lentBuffersMax } from "./lent_buffers.ts";
+import { readSlotsMax } from "./read_slots.ts";
 import { writebackBatchMax } from "./tunables.ts";
+import { lentBufferBytes } from "./volume.ts";
 
 /** How to format. */
 export interface FormatOptions {
@@ -223,5 +226,7 @@ function checkMemory(geometry: Geometry, backing: BlockDevice): void {
     segmentBlocks: geometry.segmentBlocks,
     bufferCount: 16,
     stagingBlocks: writebackBatchMax,
+    readSlots: readSlotsMax,
+    lentBytes: lentBuffersMax * lentBufferBytes,
   });
 }

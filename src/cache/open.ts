@@ -27,11 +27,14 @@ import { Kernels } from "../wasm/kernels.ts";
 import type { MemoryPlan } from "../wasm/memory_map.ts";
 import { type Cache, cacheSeam } from "./cache.ts";
 import type { Core } from "./core.ts";
+import { lentBuffersMax } from "./lent_buffers.ts";
 import { RangeLocks } from "./locks.ts";
 import { checkPair, readSuperblocks, withPair } from "./pair.ts";
+import { readSlotsMax } from "./read_slots.ts";
 import { Statistics } from "./statistics.ts";
 import { defaultTunables, type Tunables, writebackBatchMax } from "./tunables.ts";
 import { Versions } from "./versions.ts";
+import { lentBufferBytes } from "./volume.ts";
 
 /** RAM for segments: the open one, those being written, and what reads hit. */
 const bufferBytes = 8 * mib;
@@ -153,6 +156,8 @@ async function open(options: EngineOptions, device: BlockDevice, backing: BlockD
     segmentBlocks: geometry.segmentBlocks,
     bufferCount,
     stagingBlocks: Math.min(writebackBatchMax, geometry.slotCount),
+    readSlots: readSlotsMax,
+    lentBytes: lentBuffersMax * lentBufferBytes,
   });
   const versions = new Versions(kernels, segments, backingBlocks);
   const checkpoint = await readCheckpoint(device, superblock);

@@ -54,7 +54,7 @@ export class Reads {
       if (slot === noSlot) into.fill(0, target, target + next - position);
       else {
         const pointer = writer.pointerOf(slot) + position - block * blockBytes;
-        into.set(kernels.bytes.subarray(pointer, pointer + next - position), target);
+        kernels.copyOut(pointer, next - position, into, target);
       }
       statistics.readHitBlocks++;
       position = next;

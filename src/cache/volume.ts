@@ -8,6 +8,20 @@
  * @module
  */
 
+import { kib } from "../units.ts";
+
+/** Bytes of a buffer that a volume lends. */
+export const lentBufferBytes = 260 * kib;
+
+/** Is told of the end of a read that {@linkcode Volume.readSoon} started. */
+export interface ReadEnd {
+  /**
+   * The data is `memory[at, at + length)`, for the time of this call only; with `at` below 0 it could not be had this way,
+   * and `read` must be used, which also tells what is wrong.
+   */
+  readEnded(tag: number, memory: Uint8Array, at: number): void;
+}
+
 /** A run of bytes with one allocation status. */
 export interface Extent {
   /** Bytes, > 0. */
@@ -43,6 +57,18 @@ export interface Volume {
   readonly readOnly: boolean;
   /** Fills `into[at, at + length)` from `offset` when all of it is in RAM; else returns false. */
   readNow(offset: number, into: Uint8Array, at: number, length: number): boolean;
+  /**
+   * Starts to read, where that takes no promise: `to.readEnded(tag, ...)` follows once, later. False, with nothing begun,
+   * when `read` must be used instead.
+   */
+  readSoon?(offset: number, length: number, to: ReadEnd, tag: number): boolean;
+  /**
+   * Lends {@linkcode lentBufferBytes} of memory between which and itself the volume copies without allocating anything;
+   * null when none is left. Its content is arbitrary.
+   */
+  lendBuffer?(): Uint8Array<ArrayBuffer> | null;
+  /** Takes a lent buffer back, which nobody may touch any more. */
+  returnBuffer?(buffer: Uint8Array<ArrayBuffer>): void;
   /** Takes `source[at, at + length)` at `offset` when it fits into RAM and log at once; else returns false. */
   writeNow(offset: number, source: Uint8Array, at: number, length: number): boolean;
   /** Fills `into` from `offset`. Rejects with `DeviceError`. */

@@ -130,7 +130,7 @@ export class Writes {
       if (!whole && (from & 511 || to & 511)) {
         this.#keepCut(kept, keptMask, pointer, cutSectors(from, to) & ~masks[old]!);
       }
-      bytes.set(source.subarray(at, at + to - from), pointer + from);
+      kernels.copyIn(pointer + from, source, at, to - from);
       const mask = masks[old]! | sectors | missing;
       if (mask !== masks[old]) {
         masks[old] = mask;
@@ -149,7 +149,7 @@ export class Writes {
     const slot = this.#writer.putData(block, mask);
     const pointer = this.#writer.pointerOf(slot);
     if (!whole) bytes.copyWithin(pointer, kept, kept + blockBytes);
-    bytes.set(source.subarray(at, at + to - from), pointer + from);
+    kernels.copyIn(pointer + from, source, at, to - from);
     if (whole && to < blockBytes) bytes.fill(0, pointer + to, pointer + blockBytes);
     versions.putData(block, slot, mask, this.#writer.openSequence);
   }

@@ -4,7 +4,8 @@
  * before the first reply of it is sent, and all submissions of a turn are one system call.
  *
  * Invariants: at most one receive and one send are under way; the socket is closed as soon as the session is; `run`
- * resolves when the socket is closed and no request of this client is under way any more.
+ * resolves when the socket is closed and no request of this client is under way any more. Memory that the volume lent
+ * goes back only then, when neither the kernel nor a request can touch it.
  *
  * @module
  */
@@ -23,17 +24,24 @@ export class EventDriver implements ConnectionEvents {
   #receiving = false;
   #sending = false;
   #socketClosed = false;
+  /** The kernel has no memory of this connection any more. */
+  #memoryFree = false;
   #cancelHandshake: (() => void) | null;
   #cancelClosing: (() => void) | null = null;
   #cancelShutdown: (() => void) | null = null;
   readonly #finished: Promise<void>;
   #finish!: () => void;
 
-  constructor(socket: EventConnection, options: Omit<SessionOptions, "onOutput">) {
+  constructor(socket: EventConnection, options: Omit<SessionOptions, "onOutput" | "onPromise" | "borrows">) {
     this.#socket = socket;
     this.#clock = options.clock;
     this.#warn = options.warn;
-    this.#session = new Session({ ...options, onOutput: () => this.#wake() });
+    this.#session = new Session({
+      ...options,
+      borrows: true,
+      onOutput: () => this.#wake(),
+      onPromise: () => socket.promised(),
+    });
     this.#finished = new Promise((resolve) => this.#finish = resolve);
     this.#cancelHandshake = this.#clock.after(handshakeMsMax, () => {
       if (!this.#session.isHandshaking) return;
@@ -85,7 +93,6 @@ export class EventDriver implements ConnectionEvents {
     else if (count === 0) this.#session.ended();
     // The peer reset the connection. Nobody is left to tell.
     else this.#session.drop();
-    if (this.#session.requestsInFlight > 0) this.#socket.promised();
     this.#wake();
   }
 
@@ -108,20 +115,27 @@ export class EventDriver implements ConnectionEvents {
     if (this.#cancelHandshake !== null && (!session.isHandshaking || session.isEnding)) this.#endHandshake();
     if (session.isClosed) return this.#close();
     if (!this.#sending) {
-      const bytes = session.output();
-      if (bytes !== null) {
+      const output = session.nextOutput();
+      if (output !== null) {
         this.#sending = true;
-        this.#socket.send(bytes);
+        this.#socket.send(output.source, output.sourceStart, output.sourceEnd - output.sourceStart);
       }
     }
     if (session.isEnding) return this.#limitClosing();
     if (!this.#receiving && session.wantsInput) {
       this.#receiving = true;
-      this.#socket.receive(session.inputSpace());
+      const { target, targetStart } = session.aimInput();
+      this.#socket.receive(target, targetStart, target.length - targetStart);
     }
   }
 
   // The hot path ends here.
+
+  /** See {@linkcode ConnectionEvents}. */
+  closed(): void {
+    this.#memoryFree = true;
+    this.#wake();
+  }
 
   /** A connection that is to end must not wait for ever for a client that takes no replies. */
   #limitClosing(): void {
@@ -145,7 +159,10 @@ export class EventDriver implements ConnectionEvents {
       // Ends what is in flight, and nothing is told any more.
       this.#socket.close();
     }
-    if (this.#session.requestsInFlight === 0) this.#finish();
+    if (!this.#memoryFree || this.#session.requestsInFlight > 0) return;
+    this.#session.returnBuffers();
+    this.#socket.promised();
+    this.#finish();
   }
 
   #endHandshake(): void {

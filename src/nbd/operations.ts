@@ -24,6 +24,8 @@ export interface TransmissionContext {
   readonly clock: Clock;
   /** Takes a sentence for the operator. */
   readonly warn: (message: string) => void;
+  /** Called when an operation was started of which a promise tells the end. */
+  readonly onPromise: () => void;
   /** Called after an operation in flight has ended. */
   readonly onCompletion: () => void;
   /** Called when a mistake of ours shows while an operation ends; the connection cannot go on. */
@@ -76,6 +78,7 @@ export class Operations {
       const failed = failedOffset(thrown, offset, heldBytes);
       finish(() => errorReply(this.#out, this.#form, cookieHigh, cookieLow, offset, error, failed));
     };
+    this.#context.onPromise();
     // An async function also catches what a volume throws before it returns its promise.
     (async () => await work())().then(finish, fail).catch(this.#context.onFailure);
   }

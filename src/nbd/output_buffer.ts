@@ -15,10 +15,17 @@ const spareBuffersMax = 2;
 /** A finished reply up to this size is copied next to others, so that they share a send. */
 const copyBytesMax = 32 * 1024;
 
-interface Sealed {
+/** Memory with bytes to be sent, `[start, end)`. */
+interface Piece {
   bytes: Uint8Array<ArrayBuffer>;
+  /** The same memory; null in a reply that came with its own. */
+  view: DataView | null;
   start: number;
   end: number;
+}
+
+function emptyPiece(bytes: Uint8Array<ArrayBuffer>): Piece & { view: DataView } {
+  return { bytes, view: new DataView(bytes.buffer, bytes.byteOffset, bytes.length), start: 0, end: 0 };
 }
 
 /** The sending end of a connection. */
@@ -29,17 +36,30 @@ export class OutputBuffer {
   view: DataView;
   /** Bytes that wait to be sent. */
   queuedBytes = 0;
-  #start = 0;
-  #end = 0;
+  /** What is to be sent next, after `next`: `source[sourceStart, sourceEnd)`. */
+  source: Uint8Array<ArrayBuffer>;
+  sourceStart = 0;
+  sourceEnd = 0;
+  #fill: Piece;
   #sending = false;
   readonly #capacityBytes: number;
-  readonly #sealed: Sealed[] = [];
-  readonly #spare: Uint8Array<ArrayBuffer>[] = [];
+  readonly #sealed: Piece[] = [];
+  readonly #spare: Piece[] = [];
 
   constructor(capacityBytes: number) {
     this.#capacityBytes = capacityBytes;
-    this.bytes = new Uint8Array(capacityBytes);
-    this.view = new DataView(this.bytes.buffer);
+    const fill = emptyPiece(new Uint8Array(capacityBytes));
+    this.#fill = fill;
+    this.bytes = this.source = fill.bytes;
+    this.view = fill.view;
+  }
+
+  /** Goes on in `memory`, which is as large as the fill buffer, and keeps `spare`, when there is one, for later. */
+  adopt(memory: Uint8Array<ArrayBuffer>, spare: Uint8Array<ArrayBuffer> | null): void {
+    assert(memory.length === this.#capacityBytes);
+    if (this.#fill.end > 0) this.#seal();
+    this.#use(emptyPiece(memory));
+    if (spare !== null) this.#spare.push(emptyPiece(spare));
   }
 
   /** The largest reply that `reserve` can take. */
@@ -52,16 +72,16 @@ export class OutputBuffer {
    * a reservation that is not committed is forgotten.
    */
   reserve(count: number): number {
-    if (this.#end + count > this.#capacityBytes) {
+    if (this.#fill.end + count > this.#capacityBytes) {
       assert(count <= this.#capacityBytes, "a reply larger than the fill buffer needs its own memory");
       this.#seal();
     }
-    return this.#end;
+    return this.#fill.end;
   }
 
   /** Queues the `count` bytes that were written at the index that `reserve` returned. */
   commit(count: number): void {
-    this.#end += count;
+    this.#fill.end += count;
     this.queuedBytes += count;
   }
 
@@ -73,61 +93,70 @@ export class OutputBuffer {
       this.commit(reply.length);
       return;
     }
-    if (this.#end > 0) this.#seal();
-    this.#sealed.push({ bytes: reply, start: 0, end: reply.length });
+    if (this.#fill.end > 0) this.#seal();
+    this.#sealed.push({ bytes: reply, view: null, start: 0, end: reply.length });
     this.queuedBytes += reply.length;
   }
 
   /** The bytes to send next, or null when there are none. At most one send may be under way. */
   output(): Uint8Array<ArrayBuffer> | null {
-    const sealed = this.#sealed[0];
-    if (sealed === undefined && this.#start === this.#end) return null;
+    return this.next() ? this.source.subarray(this.sourceStart, this.sourceEnd) : null;
+  }
+
+  /** The same without allocating anything: whether there are any; the answer is in `source` and its limits. */
+  next(): boolean {
+    if (this.queuedBytes === 0) return false;
     this.#sending = true;
-    if (sealed !== undefined) return sealed.bytes.subarray(sealed.start, sealed.end);
-    return this.bytes.subarray(this.#start, this.#end);
+    const { bytes, start, end } = this.#first;
+    this.source = bytes;
+    this.sourceStart = start;
+    this.sourceEnd = end;
+    return true;
+  }
+
+  get #first(): Piece {
+    return this.#sealed.length > 0 ? this.#sealed[0]! : this.#fill;
   }
 
   /** Takes note that the first `count` bytes of `output()` were sent. */
   sent(count: number): void {
     this.#sending = false;
     this.queuedBytes -= count;
-    const sealed = this.#sealed[0];
-    if (sealed === undefined) {
-      this.#start += count;
-      assert(this.#start <= this.#end);
-      if (this.#start === this.#end) this.#start = this.#end = 0;
-      return;
-    }
-    sealed.start += count;
-    assert(sealed.start <= sealed.end);
-    if (sealed.start < sealed.end) return;
+    const piece = this.#first;
+    piece.start += count;
+    assert(piece.start <= piece.end);
+    if (piece.start < piece.end) return;
+    piece.start = piece.end = 0;
+    if (piece === this.#fill) return;
     this.#sealed.shift();
-    if (sealed.bytes.length === this.#capacityBytes && this.#spare.length < spareBuffersMax) {
-      this.#spare.push(sealed.bytes);
-    }
+    if (piece.view !== null && this.#spare.length < spareBuffersMax) this.#spare.push(piece);
   }
 
   /** Forgets everything that was not sent. */
   clear(): void {
     this.#sealed.length = 0;
     this.#spare.length = 0;
-    this.#start = this.#end = this.queuedBytes = 0;
+    this.queuedBytes = 0;
     // A send of the old memory may still be under way, hence it is not filled again.
-    this.bytes = new Uint8Array(0);
-    this.view = new DataView(this.bytes.buffer);
+    this.#use(emptyPiece(new Uint8Array(0)));
   }
 
   /** Queues what the fill buffer holds. A little is copied out, so that it does not hold on to a whole buffer. */
   #seal(): void {
-    if (!this.#sending && this.#end - this.#start <= copyBytesMax) {
-      const bytes = this.bytes.slice(this.#start, this.#end);
-      this.#sealed.push({ bytes, start: 0, end: bytes.length });
-      this.#start = this.#end = 0;
+    const fill = this.#fill;
+    if (!this.#sending && fill.end - fill.start <= copyBytesMax) {
+      const bytes = fill.bytes.slice(fill.start, fill.end);
+      this.#sealed.push({ bytes, view: null, start: 0, end: bytes.length });
+      fill.start = fill.end = 0;
       return;
     }
-    this.#sealed.push({ bytes: this.bytes, start: this.#start, end: this.#end });
-    this.bytes = this.#spare.pop() ?? new Uint8Array(this.#capacityBytes);
-    this.view = new DataView(this.bytes.buffer);
-    this.#start = this.#end = 0;
+    this.#sealed.push(fill);
+    this.#use(this.#spare.pop() ?? emptyPiece(new Uint8Array(this.#capacityBytes)));
+  }
+
+  #use(piece: Piece): void {
+    this.#fill = piece;
+    this.bytes = piece.bytes;
+    this.view = piece.view!;
   }
 }

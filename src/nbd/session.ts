@@ -14,6 +14,7 @@
  * @module
  */
 
+import type { Volume } from "../cache/volume.ts";
 import type { Clock } from "../clock.ts";
 import { inputBufferBytes, outputBufferBytes } from "./constants.ts";
 import type { ExportTable } from "./exports.ts";
@@ -37,6 +38,10 @@ export interface SessionOptions {
   warn: (message: string) => void;
   /** Called when `output`, `wantsInput` or `isClosed` may have changed outside of `received` and `sent`. */
   onOutput: () => void;
+  /** Called when a request was started of which a promise will tell the end. */
+  onPromise?: (() => void) | undefined;
+  /** Moves the buffers into memory of the volume; the driver then calls `returnBuffers` at the end. */
+  borrows?: boolean | undefined;
 }
 
 /** One client's conversation. */
@@ -49,6 +54,8 @@ export class Session {
   /** Nothing more is read; what was begun is finished. */
   #ending = false;
   #dropped = false;
+  /** The volume's memory that this session uses. */
+  #lent: Uint8Array<ArrayBuffer>[] = [];
 
   constructor(options: SessionOptions) {
     this.#options = options;
@@ -95,6 +102,12 @@ export class Session {
     return this.#input.space();
   }
 
+  /** The same without allocating anything: `target` of the result, from `targetStart` on. */
+  aimInput(): InputBuffer {
+    this.#input.aim();
+    return this.#input;
+  }
+
   /** Takes the `count` bytes that arrived in `inputSpace()`, and executes every whole request. */
   received(count: number): void {
     this.#input.received(count);
@@ -109,6 +122,11 @@ export class Session {
   /** Bytes to be sent next, or null. They stay as they are until `sent`. */
   output(): Uint8Array<ArrayBuffer> | null {
     return this.#dropped ? null : this.#output.output();
+  }
+
+  /** The same without allocating anything: `source` of the result within its limits, or null. */
+  nextOutput(): OutputBuffer | null {
+    return !this.#dropped && this.#output.next() ? this.#output : null;
   }
 
   /** Takes note that the first `count` bytes of `output()` are sent. */
@@ -131,6 +149,25 @@ export class Session {
     this.#output.clear();
   }
 
+  /** Gives the volume its memory back. REQUIRES: it is closed, and neither a receive, a send nor a request is under way. */
+  returnBuffers(): void {
+    const volume = this.#negotiation.agreement?.served.volume;
+    for (const buffer of this.#lent.splice(0)) volume?.returnBuffer?.(buffer);
+  }
+
+  #borrow(volume: Volume): void {
+    if (!this.#options.borrows || !volume.lendBuffer) return;
+    const lend = () => {
+      const buffer = volume.lendBuffer!();
+      if (buffer !== null) this.#lent.push(buffer);
+      return buffer;
+    };
+    const input = lend();
+    if (input !== null) this.#input.adopt(input);
+    const output = lend();
+    if (output !== null) this.#output.adopt(output, lend());
+  }
+
   /** Parses and executes. Whatever goes wrong in here costs this client its connection and nobody else anything. */
   #run(): void {
     if (this.#ending) return;
@@ -148,22 +185,28 @@ export class Session {
   }
 
   #parse(): void {
-    if (this.#transmission === null) {
-      const negotiation = this.#negotiation;
-      negotiation.run(this.#input);
-      if (negotiation.ending !== null) return this.#end(negotiation.ending);
-      if (negotiation.agreement === null) return;
-      const { statistics, observer = null, clock, warn } = this.#options;
-      const onCompletion = () => this.#completed();
-      const onFailure = (thrown: unknown) => {
-        this.#fail(thrown);
-        this.#options.onOutput();
-      };
-      const context = { statistics, observer, clock, warn, onCompletion, onFailure };
-      this.#transmission = new Transmission(negotiation.agreement, this.#output, context);
-    }
-    this.#transmission.run(this.#input);
-    if (this.#transmission.ending !== null) this.#end(this.#transmission.ending);
+    if (this.#transmission === null && !this.#negotiate()) return;
+    const transmission = this.#transmission!;
+    transmission.run(this.#input);
+    if (transmission.ending !== null) this.#end(transmission.ending);
+  }
+
+  /** Goes on with the handshake; true when it is done. */
+  #negotiate(): boolean {
+    const negotiation = this.#negotiation;
+    negotiation.run(this.#input);
+    if (negotiation.ending !== null) this.#end(negotiation.ending);
+    if (negotiation.ending !== null || negotiation.agreement === null) return false;
+    const { statistics, observer = null, clock, warn, onPromise = () => {} } = this.#options;
+    const onCompletion = () => this.#completed();
+    const onFailure = (thrown: unknown) => {
+      this.#fail(thrown);
+      this.#options.onOutput();
+    };
+    const context = { statistics, observer, clock, warn, onPromise, onCompletion, onFailure };
+    this.#borrow(negotiation.agreement.served.volume);
+    this.#transmission = new Transmission(negotiation.agreement, this.#output, context);
+    return true;
   }
 
   #end(reason: string): void {

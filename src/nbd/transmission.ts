@@ -48,6 +48,7 @@ import {
   successReply,
 } from "./replies.ts";
 import { RequestCheck } from "./request_check.ts";
+import { type ReadOtherwise, SoonReads } from "./soon_reads.ts";
 import { type RequestKind, requestKinds, type Statistics } from "./statistics.ts";
 
 const twoTo32 = 0x1_0000_0000;
@@ -83,6 +84,7 @@ export class Transmission {
   readonly #context: TransmissionContext;
   readonly #statistics: Statistics;
   readonly #operations: Operations;
+  readonly #soonReads: SoonReads;
   #pending: Pending | null = null;
   /** The offset of the request at hand as it came, which an extended refusal repeats. */
   #offsetHigh = 0;
@@ -104,6 +106,9 @@ export class Transmission {
     this.#context = context;
     this.#statistics = context.statistics;
     this.#operations = new Operations(out, form, context);
+    const otherwise: ReadOtherwise = (high, low, flags, offset, length) =>
+      this.#readLater(high, low, flags, offset, length, false);
+    this.#soonReads = new SoonReads(this.#volume, out, form, context, this.#operations, otherwise);
   }
 
   /** Operations under way. */
@@ -215,7 +220,10 @@ export class Transmission {
     } catch (thrown) {
       return this.#refuse(command.read, cookieHigh, cookieLow, this.#operations.errorOf(thrown));
     }
-    if (!done) return this.#readLater(cookieHigh, cookieLow, flags, offset, length, false);
+    if (!done) {
+      const soon = this.#soonReads.start(cookieHigh, cookieLow, flags, offset, length);
+      return soon ? undefined : this.#readLater(cookieHigh, cookieLow, flags, offset, length, false);
+    }
     putDataHeader(out.view, at, form, chunkDone, cookieHigh, cookieLow, offset, offset, length);
     out.commit(replyBytes);
     this.#countRead(length);

@@ -16,8 +16,8 @@ import { type MemoryMap, type MemoryPlan, pageBytes, planMemory } from "./memory
 
 export { Bitmap } from "./bitmap.ts";
 
-/** What the index answers for a block that it does not hold. */
-export const noSlot = 0xffff_ffff;
+/** What the index answers for a block that it does not hold: a small integer, which V8 keeps without an object. */
+export const noSlot = -1;
 
 /** The kernels over the memory of one cache. */
 export class Kernels {
@@ -46,6 +46,7 @@ export class Kernels {
   readonly syncing: Bitmap;
 
   readonly #exports: KernelExports;
+  readonly #buffer: ArrayBuffer;
   #count = 0;
 
   private constructor(plan: MemoryPlan) {
@@ -55,6 +56,7 @@ export class Kernels {
     this.map = map;
     this.memory = new WebAssembly.Memory({ initial: pages, maximum: pages });
     const buffer = this.memory.buffer as ArrayBuffer;
+    this.#buffer = buffer;
     this.bytes = new Uint8Array(buffer);
     this.view = new DataView(buffer);
     this.masks = new Uint8Array(buffer, map.masks, plan.slotCount);
@@ -96,6 +98,21 @@ export class Kernels {
     return crc32cThrough(this.#exports, this.bytes, this.map.scratch, bytes, previous);
   }
 
+  /** Copies `source[at, at + length)` to `pointer`; allocates only when `source` lies in another memory. */
+  copyIn(pointer: number, source: Uint8Array, at: number, length: number): void {
+    if (source.buffer === this.#buffer) {
+      const start = source.byteOffset + at;
+      this.bytes.copyWithin(pointer, start, start + length);
+    } else this.bytes.set(source.subarray(at, at + length), pointer);
+  }
+
+  /** Copies `length` bytes at `pointer` to `target[at]` and on; allocates only when `target` lies in another memory. */
+  copyOut(pointer: number, length: number, target: Uint8Array, at: number): void {
+    if (target.buffer === this.#buffer) {
+      this.bytes.copyWithin(target.byteOffset + at, pointer, pointer + length);
+    } else target.set(this.bytes.subarray(pointer, pointer + length), at);
+  }
+
   /** How many blocks the index holds. */
   get count(): number {
     return this.#count;
@@ -103,7 +120,7 @@ export class Kernels {
 
   /** The slot of `block`, or {@linkcode noSlot}. */
   indexGet(block: number): number {
-    return this.#exports.indexGet(block) >>> 0;
+    return this.#exports.indexGet(block) | 0;
   }
 
   /**
@@ -112,14 +129,14 @@ export class Kernels {
    */
   indexPut(block: number, slot: number): number {
     assert(slot < this.reverse.length, "slot within the log");
-    const previous = this.#exports.indexPut(block, slot) >>> 0;
+    const previous = this.#exports.indexPut(block, slot) | 0;
     if (previous === noSlot) this.#count++;
     return previous;
   }
 
   /** Takes `block` out of the index; returns its slot, or {@linkcode noSlot}. */
   indexRemove(block: number): number {
-    const slot = this.#exports.indexRemove(block) >>> 0;
+    const slot = this.#exports.indexRemove(block) | 0;
     if (slot !== noSlot) this.#count--;
     return slot;
   }

@@ -8,6 +8,8 @@
  * entries    previous record's entry list         4 KiB
  * buffers    bufferCount segments of RAM          the open record lives in one of these
  * staging    stagingBlocks blocks                 write-back
+ * reads      readSlots blocks                     reads under way
+ * lent       lentBytes                            what connections receive and send
  * plan       2 x planEntries u64                  sort keys and their scratch
  * table      open-addressing table                4 bytes an entry, load <= 0.85
  * reverse    slot -> block                        4 bytes a slot
@@ -34,6 +36,10 @@ export interface MemoryPlan {
   bufferCount: number;
   /** Blocks of the write-back staging area; also the most entries of a plan. */
   stagingBlocks: number;
+  /** Blocks that may be read at once without a promise. */
+  readSlots?: number;
+  /** Bytes of buffers for connections. */
+  lentBytes?: number;
 }
 
 /** A two-level bitmap's place: one bit an item, and one summary bit for each 64 of them. */
@@ -49,6 +55,8 @@ export interface MemoryMap {
   entries: number;
   buffers: number;
   staging: number;
+  reads: number;
+  lent: number;
   plan: number;
   planScratch: number;
   table: number;
@@ -93,6 +101,8 @@ export function planMemory(plan: MemoryPlan): MemoryMap {
     entries: take(blockBytes, blockBytes),
     buffers: take(plan.bufferCount * plan.segmentBlocks * blockBytes, blockBytes),
     staging: take(plan.stagingBlocks * blockBytes, blockBytes),
+    reads: take((plan.readSlots ?? 0) * blockBytes, blockBytes),
+    lent: take(plan.lentBytes ?? 0, blockBytes),
     plan: take(plan.stagingBlocks * 8),
     planScratch: take(plan.stagingBlocks * 8),
     table: take(tableLength * 4),

@@ -141,3 +141,38 @@ Deno.test("OutputBuffer: a little before a large reply does not hold on to a who
   }
   assertLess(heldBytes, 450_000);
 });
+
+Deno.test("InputBuffer.adopt: what is unread goes along, and the next receive comes there", () => {
+  const input = new InputBuffer(capacity);
+  arrive(input, pack("abcdef"));
+  input.consume(2);
+  const memory = new Uint8Array(capacity + 64).subarray(64);
+  input.adopt(memory);
+  arrive(input, pack("gh"));
+  assertEquals(input.bytes.subarray(input.start, input.end), pack("cdefgh"));
+  assert(input.bytes === memory);
+  assertEquals(input.view.getUint8(input.start), 99);
+});
+
+Deno.test("OutputBuffer.adopt: what is queued stays as it is, though a send of it is under way", () => {
+  for (const sending of [false, true]) {
+    const out = new OutputBuffer(capacity);
+    out.bytes.set(pack("ab"), out.reserve(2));
+    out.commit(2);
+    const before = sending ? out.output()! : null;
+    const [memory, spare] = [new Uint8Array(capacity + 8).subarray(8), new Uint8Array(capacity)];
+    out.adopt(memory, spare);
+    assert(out.bytes === memory);
+    out.bytes.set(pack("cd"), out.reserve(2));
+    out.commit(2);
+    if (before !== null) assertEquals(before, pack("ab"));
+    assertEquals(out.output(), pack("ab"));
+    out.sent(2);
+    assertEquals(out.output(), pack("cd"));
+    // Full, and on the way: another one is next.
+    out.reserve(capacity - 1);
+    assert(out.bytes !== memory);
+    out.sent(2);
+    assertEquals(out.output(), null);
+  }
+});

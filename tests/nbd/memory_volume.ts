@@ -5,8 +5,14 @@
  * @module
  */
 
-import type { Extent, Volume, WriteOptions } from "../../src/cache/volume.ts";
-import { DeviceError } from "../../src/errors.ts";
+import {
+  type Extent,
+  lentBufferBytes,
+  type ReadEnd,
+  type Volume,
+  type WriteOptions,
+} from "../../src/cache/volume.ts";
+import { assert, DeviceError } from "../../src/errors.ts";
 
 /** The calls that can be held back or made to fail. */
 export type VolumeCall = "read" | "write" | "flush" | "trim" | "zero" | "prefetch" | "extents";
@@ -15,6 +21,8 @@ export interface MemoryVolumeOptions {
   readOnly?: boolean;
   /** Answer `readNow` and `writeNow`; default true. */
   hot?: boolean;
+  /** Answer `readSoon`, by a call after `before`; false by default. */
+  soon?: boolean;
   /** Called before each asynchronous call takes effect; may wait, and may throw. */
   before?: (call: VolumeCall, offset: number, length: number) => Promise<void> | void;
 }
@@ -31,6 +39,9 @@ export class MemoryVolume implements Volume {
   readonly calls: { call: VolumeCall; offset: number; length: number; fua: boolean }[] = [];
   /** Asynchronous calls under way. */
   underWay = 0;
+  soon: boolean;
+  /** Buffers that are lent. */
+  readonly lent = new Set<Uint8Array<ArrayBuffer>>();
   /** `keepAllocated` of the last `zero`. */
   keptAllocated = false;
   /** One byte per page: 0 hole, 1 zero but allocated, 2 data. */
@@ -40,6 +51,7 @@ export class MemoryVolume implements Volume {
     this.sizeBytes = sizeBytes;
     this.readOnly = options.readOnly ?? false;
     this.hot = options.hot ?? true;
+    this.soon = options.soon ?? false;
     this.before = options.before ?? (() => {});
     this.bytes = new Uint8Array(sizeBytes);
     this.#pages = new Uint8Array(Math.ceil(sizeBytes / pageBytes));
@@ -55,6 +67,26 @@ export class MemoryVolume implements Volume {
     if (!this.hot || this.readOnly) return false;
     this.#store(offset, source.subarray(at, at + length));
     return true;
+  }
+
+  readSoon(offset: number, length: number, to: ReadEnd, tag: number): boolean {
+    if (!this.soon) return false;
+    this.#call("read", offset, length, false, () => this.bytes).then(
+      (memory) => to.readEnded(tag, memory, offset),
+      () => to.readEnded(tag, this.bytes, -1),
+    );
+    return true;
+  }
+
+  lendBuffer(): Uint8Array<ArrayBuffer> {
+    const buffer = new Uint8Array(lentBufferBytes + 100).subarray(100);
+    this.lent.add(buffer);
+    return buffer;
+  }
+
+  returnBuffer(buffer: Uint8Array<ArrayBuffer>): void {
+    assert(this.lent.delete(buffer), "a buffer is given back once");
+    buffer.fill(0xee);
   }
 
   read(offset: number, into: Uint8Array): Promise<void> {

@@ -35,6 +35,8 @@ export interface PeerOptions {
   readOnly?: boolean;
   observer?: Observer;
   exports?: Export[];
+  /** The session uses memory of the volume. */
+  borrows?: boolean;
 }
 
 export class Peer {
@@ -61,6 +63,7 @@ export class Peer {
       clock: systemClock,
       warn: (message) => this.warnings.push(message),
       onOutput: () => this.#progress(),
+      borrows: options.borrows,
     });
   }
 

@@ -10,7 +10,8 @@ import { type EngineOptions, openCache } from "../../src/cache/open.ts";
 import { SeededRandom } from "../../src/random.ts";
 import { blockBytes, mib } from "../../src/units.ts";
 import { SimClock } from "./sim_clock.ts";
-import { type CrashPolicy, type FaultHook, Medium, SimDisk } from "./sim_disk.ts";
+import { EventDisk } from "./event_disk.ts";
+import { type CrashPolicy, type FaultHook, Medium, type SimDisk } from "./sim_disk.ts";
 
 /** Microtask turns after each event. */
 const turns = 200;
@@ -72,7 +73,7 @@ export class Machine {
   }
 
   #disk(medium: Medium): SimDisk {
-    const disk = new SimDisk({
+    const disk = new EventDisk({
       medium,
       clock: this.#clock,
       random: this.random,

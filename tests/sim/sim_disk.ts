@@ -11,7 +11,7 @@
  * @module
  */
 
-import type { DeviceIdentity, EventDevice } from "../../src/device/block_device.ts";
+import type { BlockDevice, DeviceIdentity } from "../../src/device/block_device.ts";
 import { AssertionError, DeviceError } from "../../src/errors.ts";
 import type { SeededRandom } from "../../src/random.ts";
 import { sectorBytes } from "../../src/units.ts";
@@ -327,7 +327,7 @@ export interface Fault {
 }
 
 /** A machine's handle on a {@linkcode Medium}, for one life. */
-export class SimDisk implements EventDevice {
+export class SimDisk implements BlockDevice {
   readonly sizeBytes: number;
   readonly name: string;
   readonly readOnly = false;
@@ -421,31 +421,6 @@ export class SimDisk implements EventDevice {
       }
       medium.complete(change);
     }, () => medium.begin(change));
-  }
-
-  startRead(...call: Parameters<EventDevice["startRead"]>): boolean {
-    return this.#start((offset, bytes) => this.read(offset, bytes), ...call);
-  }
-
-  startWrite(...call: Parameters<EventDevice["startWrite"]>): boolean {
-    return this.#start((offset, bytes) => this.write(offset, bytes), ...call);
-  }
-
-  #start(
-    begin: (offset: number, bytes: Uint8Array<ArrayBuffer>) => Promise<void>,
-    ...[offset, memory, at, length, to, tag]: Parameters<EventDevice["startRead"]>
-  ): boolean {
-    if (this.#random.chance(0.5)) return false;
-    const failed = () => to.transferred(this.#random.chance(0.5) ? -5 : this.#random.below(length), tag);
-    begin(offset, memory.subarray(at, at + length)).then(() => to.transferred(length, tag), failed);
-    return true;
-  }
-
-  failure(operation: "read" | "write", offset: number, length: number, result: number): DeviceError {
-    return new DeviceError(
-      "EIO",
-      `Cannot ${operation} ${length} bytes at ${offset} of ${this.name}: ${result}`,
-    );
   }
 
   sync(): Promise<void> {

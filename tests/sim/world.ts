@@ -26,7 +26,8 @@ import { settled, WorldEnd } from "./settled.ts";
 import { bend, type Habits } from "./profiles.ts";
 import { drawShape, type Shape } from "./shape.ts";
 import { SimClock } from "./sim_clock.ts";
-import { Medium, SimDisk } from "./sim_disk.ts";
+import { EventDisk } from "./event_disk.ts";
+import { Medium, type SimDisk } from "./sim_disk.ts";
 import { readWhole, type Whole } from "./whole.ts";
 
 /** Events in a row without a request answered that count as a livelock. */
@@ -142,7 +143,7 @@ export class World {
   #disk(medium: Medium): SimDisk {
     const random = this.#random;
     const { latencyMs, slow } = this.shape;
-    const disk = new SimDisk({
+    const disk = new EventDisk({
       medium,
       clock: this.#clock,
       random,
