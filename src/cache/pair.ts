@@ -153,6 +153,8 @@ export async function takeSamples(core: Core): Promise<Sample[]> {
       continue;
     }
     const bytes = new Uint8Array(blockLength(core, block));
+    // Samples are worth no wait for each of them.
+    if (backing.away?.() !== undefined) break;
     try {
       await backing.read(block * blockBytes, bytes);
     } catch {

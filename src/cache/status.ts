@@ -41,10 +41,12 @@ export interface CacheStatus {
   uptimeSeconds: number;
   /** The backing device. */
   backing: {
-    /** Its name: a path. */
+    /** Its name: a path or an NBD URI. */
     target: string;
     /** Its size, which is the volume's. */
     sizeBytes: number;
+    /** Why it cannot be reached just now; null while it can. Writes and hits go on without it, misses wait and fail. */
+    away: string | null;
   };
   /** The cache device and what it holds. */
   cache: {
@@ -126,8 +128,9 @@ export function makeStatus(
   const nowMs = core.clock.monotonicMs();
   const dirtyBlocks = kernels.dirty.count;
   const bytesPerSecond = Math.round(statistics.writebackRate.at(nowMs));
+  const away = core.backing.away?.() ?? null;
   let state: CacheState = "serving";
-  if (lastError || versions.poison.any) state = "degraded";
+  if (lastError || away !== null || versions.poison.any) state = "degraded";
   if (facts.draining) state = "draining";
   if (!engine) state = "read-only";
   if (writer?.failure) state = "poisoned";
@@ -137,7 +140,7 @@ export function makeStatus(
     uuid: formatUuid(superblock.uuid),
     state,
     uptimeSeconds: Math.floor(facts.uptimeMs / 1000),
-    backing: { target: core.backing.name, sizeBytes: core.backing.sizeBytes },
+    backing: { target: core.backing.name, sizeBytes: core.backing.sizeBytes, away },
     cache: {
       path: core.device.name,
       sizeBytes: core.device.sizeBytes,

@@ -92,7 +92,7 @@ export const backingOption: OptionSpec = {
   kind: "text",
   value: "TARGET",
   required: true,
-  summary: "the backing device: a regular file or a block device",
+  summary: "the backing device: a regular file, a block device or an NBD URI",
 };
 
 /** A parsed value. */

@@ -49,6 +49,11 @@ export interface BlockDevice {
   zero(offset: number, length: number, options: { keepAllocated: boolean }): Promise<void>;
   /** Releases the device. Calls under way finish first. */
   close(): Promise<void>;
+  /**
+   * Why the device cannot be reached just now, undefined while it can: for devices that may go away and come back. Calls
+   * wait for it for a time that the device states, and then reject.
+   */
+  away?(): string | undefined;
 }
 
 /**

@@ -68,7 +68,7 @@ async function read(io: Io, path: string): Promise<string | undefined> {
 }
 
 /** What the superblock has no room for is told by its SHA-256. */
-async function shorten(id: string): Promise<string> {
+export async function shorten(id: string): Promise<string> {
   const bytes = new TextEncoder().encode(id);
   if (bytes.length <= backingIdBytesMax) return id;
   const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));

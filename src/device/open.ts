@@ -11,11 +11,13 @@ import { type Clock, sleep, systemClock } from "../clock.ts";
 import { DeviceError, NbdboostError, RefusedError, UsageError } from "../errors.ts";
 import type { Io, IoFile, PathFacts } from "../io/io.ts";
 import { portableIo } from "../io/portable.ts";
+import { isNbdUri } from "../nbd/uri.ts";
 import { roundUp, sectorBytes } from "../units.ts";
 import type { BlockDevice } from "./block_device.ts";
 import { errnoCode } from "./device_error.ts";
 import { FileDevice } from "./file.ts";
 import { blockIdentity, fileIdentity, isBlockReadOnly } from "./identity.ts";
+import { openNbdDevice } from "./nbd_client/open.ts";
 
 /** udev locks a block device for a moment when somebody has closed it, so its lock is tried this often ... */
 const blockLockTriesMax = 20;
@@ -41,19 +43,23 @@ export interface OpenOptions {
   io?: Io;
   /** Writes bypass the page cache, where the backend and the filesystem can do without: for the cache device. */
   direct?: boolean;
-  /** Only for the short waits between tries of a block device's lock. */
+  /** Time for waits: between tries of a block device's lock, and for an NBD server. */
   clock?: Clock;
 }
 
 /**
- * Opens a regular file or a block device and locks it against a second opener. Changes nothing on it. The cache's functions
- * take paths too, and then do this by themselves.
+ * Opens a regular file, a block device, or the export of an NBD server. The first two are locked against a second opener;
+ * of a server nobody can say who else uses it. Changes nothing. The cache's functions take paths and URIs too, and then do
+ * this by themselves.
+ *
+ * An NBD server that goes away later is waited for: requests fail only after 20 seconds without it (`?x-wait=SECONDS` in
+ * the URI), and a sync fails if anything that was written since the last one may have been lost with the connection.
  *
  * @param target the path of an existing file or block device, whose size is a multiple of 512 bytes; symbolic links are
- * followed
- * @throws {UsageError} when there is no such thing, or it is neither a file nor a block device, or has no such size
+ * followed; or an NBD URI such as `nbd+unix:///disk?socket=/run/nbd.sock`
+ * @throws {UsageError} when there is no such thing, or it cannot be used as a device, or has no such size
  * @throws {RefusedError} when it is in use, or permissions are missing
- * @throws {DeviceError} when the device or the filesystem fails, or is read-only and `write` is asked for
+ * @throws {DeviceError} when the device, the filesystem or the server fails, or is read-only and `write` is asked for
  * @example
  * ```ts
  * import assert from "node:assert/strict";
@@ -68,6 +74,7 @@ export interface OpenOptions {
  */
 export async function openDevice(target: string, options: OpenOptions): Promise<BlockDevice> {
   const { write, io = portableIo, clock = systemClock } = options;
+  if (isNbdUri(target)) return await openNbdDevice(target, { write, io, clock });
   const facts = await lookUp(target, io);
   if (write && facts.kind === "block" && await isBlockReadOnly(io, facts)) throw readOnlyDevice(target);
   let file: IoFile;
@@ -85,13 +92,6 @@ export async function openDevice(target: string, options: OpenOptions): Promise<
 }
 
 async function lookUp(target: string, io: Io): Promise<PathFacts> {
-  const scheme = /^(nbds?(?:\+[a-z]+)?):/i.exec(target)?.[1];
-  if (scheme !== undefined) {
-    throw new UsageError(
-      `Cannot open ${target}: ${scheme} URIs are not supported as devices by this version; ` +
-        `give the path of a regular file or a block device`,
-    );
-  }
   if (target === "" || target.includes("\0")) {
     throw new UsageError(
       `Cannot open "${target}": expected the path of a regular file or a block device; give one`,

@@ -188,4 +188,9 @@ export interface Io {
    * of another kind, are refused.
    */
   listen(address: SocketAddress): Promise<IoListener>;
+  /**
+   * Connects to a server. TCP_NODELAY and keepalive are set. Rejects with what the platform says, with an errno name in
+   * `code` where there is one; how long it may take is the caller's business.
+   */
+  connect(address: SocketAddress): Promise<IoConnection>;
 }

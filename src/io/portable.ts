@@ -7,13 +7,14 @@
 
 import type { Io } from "./io.ts";
 import { openPortableFile, pathFacts } from "./portable_file.ts";
-import { listenPortable } from "./portable_socket.ts";
+import { connectPortable, listenPortable } from "./portable_socket.ts";
 
 /** The portable backend. */
 export const portableIo: Io = {
   name: "portable",
   openFile: openPortableFile,
   listen: listenPortable,
+  connect: connectPortable,
   async stat(path) {
     try {
       return pathFacts(await Deno.stat(path));

@@ -18,6 +18,15 @@ export function listenPortable(address: SocketAddress): Promise<IoListener> {
   return address.transport === "tcp" ? listenTcp(address) : listenUnix(address.path);
 }
 
+/** Connects to `address`. See {@linkcode Io.connect}. */
+export async function connectPortable(address: SocketAddress): Promise<IoConnection> {
+  if (address.transport === "unix") {
+    return new PortableConnection(await Deno.connect({ transport: "unix", path: address.path }));
+  }
+  const { hostname, port } = address;
+  return new PortableConnection(await Deno.connect({ transport: "tcp", hostname, port }));
+}
+
 async function listenTcp(address: SocketAddress & { transport: "tcp" }): Promise<IoListener> {
   const { hostname, port } = address;
   const name = `${hostname.includes(":") ? `[${hostname}]` : hostname}:${port}`;
@@ -172,6 +181,8 @@ class PortableConnection implements IoConnection {
     if (!("setNoDelay" in connection)) return;
     try {
       (connection as Deno.TcpConn).setNoDelay(true);
+      // A peer that is gone without a word is noticed, though maybe only after the hours that the system allows.
+      (connection as Deno.TcpConn).setKeepAlive(true);
     } catch {
       // The peer has gone already; the first read tells.
     }

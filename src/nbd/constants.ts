@@ -56,6 +56,8 @@ export const optionReply = {
   unsupported: 0x80000001,
   policy: 0x80000002,
   invalid: 0x80000003,
+  platform: 0x80000004,
+  tlsRequired: 0x80000005,
   unknown: 0x80000006,
   shutdown: 0x80000007,
   tooBig: 0x80000009,

@@ -11,6 +11,8 @@ const packages = {
   nbdsh: "python3-libnbd",
   "qemu-img": "qemu-utils",
   "qemu-io": "qemu-utils",
+  "qemu-nbd": "qemu-utils",
+  nbdkit: "nbdkit",
   fio: "fio",
 } as const;
 

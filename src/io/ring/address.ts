@@ -29,11 +29,16 @@ export function unixAddress(path: string): NativeAddress {
   return { family: socketConstant.familyUnix, bytes };
 }
 
-/** Looks up a host name or a numeric address for listening. Waits for the resolver. */
-export function tcpAddress(libc: Libc, hostname: string, port: number): NativeAddress {
+/** Looks up a host name or a numeric address for listening or connecting. Waits for the resolver. */
+export function tcpAddress(
+  libc: Libc,
+  hostname: string,
+  port: number,
+  purpose: "listen on" | "connect to" = "listen on",
+): NativeAddress {
   // struct addrinfo: flags, family, socktype, protocol as i32.
   const hints = new Int32Array(12);
-  hints[0] = socketConstant.passive;
+  hints[0] = purpose === "listen on" ? socketConstant.passive : 0;
   hints[2] = socketConstant.stream;
   const out = new BigUint64Array(1);
   const failure = libc.call.getaddrinfo(
@@ -45,8 +50,8 @@ export function tcpAddress(libc: Libc, hostname: string, port: number): NativeAd
   const list = Deno.UnsafePointer.create(out[0]!);
   if (failure !== 0 || list === null) {
     throw new UsageError(
-      `Cannot listen on ${hostname}:${port}: this machine has no such address (the name is not known, resolver error ` +
-        `${failure}); expected a host name or address of this machine`,
+      `Cannot ${purpose} ${hostname}:${port}: there is no such address (the name is not known, resolver error ` +
+        `${failure}); expected a host name or an address${purpose === "listen on" ? " of this machine" : ""}`,
     );
   }
   try {

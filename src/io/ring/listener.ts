@@ -21,7 +21,8 @@ const socketPathBytesMax = 107;
 /** Connections that wait to be accepted. */
 const backlogMax = 1024;
 
-const { stream, closeOnExec, nonBlocking, levelSocket, reuseAddress, levelTcp, noDelay } = socketConstant;
+const { stream, closeOnExec, nonBlocking, levelSocket, reuseAddress, keepAlive, levelTcp, noDelay } =
+  socketConstant;
 const on = new Uint8Array(new Int32Array([1]).buffer);
 
 /** Listens on `address`. See `Io.listen`. */
@@ -168,6 +169,7 @@ export class RingListener implements IoListener {
       if (result >= 0) {
         if (this.address.transport === "tcp") {
           reactor.libc.call.setsockopt(result, levelTcp, noDelay, on, on.length);
+          reactor.libc.call.setsockopt(result, levelSocket, keepAlive, on, on.length);
         }
         return new RingConnection(reactor, result);
       }

@@ -11,6 +11,7 @@ import type { Io } from "../io.ts";
 import { pathFacts } from "../portable_file.ts";
 import { openFlag } from "./abi.ts";
 import { openRingFile } from "./file.ts";
+import { connectRing } from "./connector.ts";
 import { cString, Libc } from "./libc.ts";
 import { listenRing } from "./listener.ts";
 import { Reactor } from "./reactor.ts";
@@ -61,6 +62,7 @@ function ioOver(reactor: () => Reactor): Io {
     openFile: async (path, options) => use((reactor) => openRingFile(reactor, path, options)),
     // deno-lint-ignore require-await -- as above
     listen: async (address) => use((reactor) => listenRing(reactor, address)),
+    connect: (address) => use((reactor) => connectRing(reactor, address)),
     // deno-lint-ignore require-await -- as above
     async stat(path) {
       try {
