@@ -48,8 +48,10 @@ export async function drainCache(
       writeback.holdTail = "no";
       await writeback.drain();
     }
-  } finally {
     if (!keepLog) writeback.holdTail = "no";
+  } catch (error) {
+    writeback.holdTail = "no";
+    throw error;
   }
   const lost = core.versions.poison.blocks;
   if (lost > 0) {

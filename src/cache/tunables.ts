@@ -48,7 +48,7 @@ export function parseTunable(text: string): Partial<Tunables> {
     if (value === "auto" || value === "on" || value === "off") return { writeback: value };
     throw new UsageError(`Cannot set writeback to "${value}": expected auto, on or off`);
   }
-  const rule = numeric[key];
+  const rule = Object.hasOwn(numeric, key) ? numeric[key] : undefined;
   if (!rule) {
     throw new UsageError(
       `Cannot set "${key}": there is no such tunable; expected one of writeback, ${

@@ -4,16 +4,27 @@
  * @module
  */
 
+import type { DrainReport } from "../cache/drain.ts";
+import type { Tunables } from "../cache/tunables.ts";
 import { RefusedError } from "../errors.ts";
 import type { HostOptions } from "../host/messages.ts";
 import { type HostEvents, RingHost } from "../host/ring_host.ts";
+import { type EngineStatus, type OnProgress, ServedCache } from "../host/served.ts";
 import { probeRing, type RingProbe } from "../io/ring/mod.ts";
-import { openCache, serve } from "./engine.ts";
+import { openCache } from "./engine.ts";
 
 /** A cache that is being served. */
 export interface EngineHost {
+  /** Which backend moves its bytes, and why that one. */
+  readonly io: "ring" | "portable";
+  readonly ioReason: string;
   readonly recovery: RingHost["recovery"];
   readonly uris: readonly string[];
+  /** See `ServedCache`. */
+  status(): Promise<EngineStatus>;
+  tune(settings: Partial<Tunables>): Promise<Tunables>;
+  drain(onProgress: OnProgress): Promise<DrainReport>;
+  detach(verify: boolean, onProgress: OnProgress): Promise<DrainReport>;
   /** Closes the server first and then the cache. */
   close(): Promise<void>;
 }
@@ -32,14 +43,29 @@ export async function startEngine(
   options: HostOptions,
   events: HostEvents,
 ): Promise<EngineHost> {
-  if (choice !== "ring") return await startPortable(options, events);
+  if (choice !== "ring") {
+    const why = choice === "portable"
+      ? "asked for by --io portable"
+      : "the default; --io ring uses io_uring on Linux";
+    return await startPortable(options, events, why);
+  }
   const probe = probeHere();
   if (!probe.usable) {
     throw new RefusedError(`Cannot use --io ring: ${probe.why}; use --io auto or --io portable`);
   }
   const host = await RingHost.start(options, events);
   const { recovery, uris } = host;
-  return { recovery, uris, close: () => host.close() };
+  return {
+    io: "ring",
+    ioReason: "asked for by --io ring",
+    recovery,
+    uris,
+    status: () => host.status(),
+    tune: (settings) => host.tune(settings),
+    drain: (onProgress) => host.drain(onProgress),
+    detach: (verify, onProgress) => host.detach(verify, onProgress),
+    close: () => host.close(),
+  };
 }
 
 /** Whether the ring can be used, and a thread be started for it. */
@@ -55,23 +81,28 @@ function probeHere(): RingProbe {
   };
 }
 
-async function startPortable(options: HostOptions, events: HostEvents): Promise<EngineHost> {
+async function startPortable(
+  options: HostOptions,
+  events: HostEvents,
+  ioReason: string,
+): Promise<EngineHost> {
   const { listen, exportName, description, ...cacheOptions } = options;
   const { warn = () => {}, onProgress = () => {} } = events;
   const cache = await openCache({ ...cacheOptions, warn, onProgress });
-  try {
-    const { readOnly } = options;
-    const server = await serve(cache, { listen, exportName, description, readOnly, warn });
-    const close = async () => {
-      try {
-        await server.close();
-      } finally {
-        await cache.close();
-      }
-    };
-    return { recovery: cache.recovery, uris: server.uris, close };
-  } catch (error) {
-    await cache.close();
-    throw error;
-  }
+  const { readOnly } = options;
+  const served = await ServedCache.start(cache, { listen, exportName, description, readOnly, warn });
+  // Async functions, so that what they throw is a rejection, as it is from the other thread.
+  return {
+    io: "portable",
+    ioReason,
+    recovery: cache.recovery,
+    uris: served.server.uris,
+    // deno-lint-ignore require-await -- see above
+    status: async () => served.status(),
+    // deno-lint-ignore require-await -- see above
+    tune: async (settings) => served.tune(settings),
+    drain: (onProgress) => served.drain(onProgress),
+    detach: (verify, onProgress) => served.detach(verify, onProgress),
+    close: () => served.close(),
+  };
 }

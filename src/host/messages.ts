@@ -2,16 +2,17 @@
  * What the main thread and the engine's Worker say to each other. Plain data only.
  *
  * ```text
- *   main → worker   start, drain, status, stop      (each with a number; then an eventfd is written, which wakes it up)
+ *   main → worker   start, status, tune, drain, detach, stop      (each with a number; then an eventfd is written, which wakes it up)
  *   worker → main   awake, warning, progress, answer, failure, ended
  * ```
  *
  * @module
  */
 
-import type { CacheStatus } from "../cache/status.ts";
+import type { DrainReport } from "../cache/drain.ts";
 import type { RecoveryReport } from "../cache/open.ts";
 import type { Tunables } from "../cache/tunables.ts";
+import type { EngineStatus } from "./served.ts";
 import {
   DamageError,
   DeviceError,
@@ -49,15 +50,19 @@ export interface Started {
 /** A request, without its number. */
 export type Request =
   | { ask: "start"; options: HostOptions }
-  | { ask: "drain" }
   | { ask: "status" }
+  | { ask: "tune"; settings: Partial<Tunables> }
+  | { ask: "drain" }
+  | { ask: "detach"; verify: boolean }
   | { ask: "stop" };
 
 /** What each request is answered with. */
 export interface Answers {
   start: Started;
-  drain: undefined;
-  status: { cache: CacheStatus; clients: number };
+  status: EngineStatus;
+  tune: Tunables;
+  drain: DrainReport;
+  detach: DrainReport;
   stop: undefined;
 }
 
@@ -68,7 +73,7 @@ export type ToWorker = Request & { number: number };
 export type ToMain =
   | { tell: "awake"; descriptor: number }
   | { tell: "warning"; message: string }
-  | { tell: "progress"; number: number; done: number; total: number }
+  | { tell: "progress"; number: number; done: number; total: number; phase: string }
   | { tell: "answer"; number: number; answer: unknown }
   | { tell: "failure"; number: number; error: PlainError }
   /** The ring is closed; the thread may go. */

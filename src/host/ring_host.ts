@@ -5,6 +5,7 @@
  * @module
  */
 
+import type { Tunables } from "../cache/tunables.ts";
 import { NbdboostError } from "../errors.ts";
 import { wakeRing } from "../io/ring/wake_up.ts";
 import {
@@ -16,6 +17,7 @@ import {
   type ToMain,
   type ToWorker,
 } from "./messages.ts";
+import type { OnProgress } from "./served.ts";
 
 /**
  * Never called: an import that can be seen in the program makes `deno compile` include the thread's module, which the
@@ -36,7 +38,7 @@ export interface HostEvents {
 interface Waiting {
   resolve: (answer: unknown) => void;
   reject: (error: Error) => void;
-  onProgress: ((done: number, total: number) => void) | undefined;
+  onProgress: OnProgress | undefined;
 }
 
 /** A cache that is served from its own thread. */
@@ -65,14 +67,24 @@ export class RingHost implements Started, AsyncDisposable {
     }
   }
 
-  /** See `Cache.drain`. */
-  drain(options: { onProgress?: (done: number, total: number) => void } = {}): Promise<void> {
-    return this.#line.ask({ ask: "drain" }, options.onProgress);
-  }
-
   /** What is going on. */
   status(): Promise<Answers["status"]> {
     return this.#line.ask({ ask: "status" });
+  }
+
+  /** See `ServedCache.tune`. */
+  tune(settings: Partial<Tunables>): Promise<Answers["tune"]> {
+    return this.#line.ask({ ask: "tune", settings });
+  }
+
+  /** See `ServedCache.drain`. */
+  drain(onProgress: OnProgress): Promise<Answers["drain"]> {
+    return this.#line.ask({ ask: "drain" }, onProgress);
+  }
+
+  /** See `ServedCache.detach`. */
+  detach(verify: boolean, onProgress: OnProgress): Promise<Answers["detach"]> {
+    return this.#line.ask({ ask: "detach", verify }, onProgress);
   }
 
   /** Closes the server, then the cache, then the thread. */
@@ -121,7 +133,7 @@ class Line {
 
   ask<R extends Request>(
     request: R,
-    onProgress?: (done: number, total: number) => void,
+    onProgress?: OnProgress,
   ): Promise<Answers[R["ask"]]> {
     return new Promise((resolve, reject) => {
       if (this.#lost) return reject(this.#lost);
@@ -154,7 +166,7 @@ class Line {
       case "ended":
         return this.#end();
       case "progress":
-        return this.#waiting.get(message.number)?.onProgress?.(message.done, message.total);
+        return this.#waiting.get(message.number)?.onProgress?.(message.done, message.total, message.phase);
       case "answer":
         this.#waiting.get(message.number)?.resolve(message.answer);
         this.#waiting.delete(message.number);

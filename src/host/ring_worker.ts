@@ -5,15 +5,14 @@
  * @module
  */
 
-import type { Cache } from "../cache/cache.ts";
 import { openCache } from "../cache/open.ts";
 import type { BlockDevice } from "../device/block_device.ts";
 import { openDevice } from "../device/open.ts";
 import type { Io } from "../io/io.ts";
 import { openReactor, reactorIo } from "../io/ring/mod.ts";
 import { WakeUp } from "../io/ring/wake_up.ts";
-import { serve, type Server } from "../nbd/mod.ts";
 import { type HostOptions, plainError, type Started, type ToMain, type ToWorker } from "./messages.ts";
+import { type OnProgress, ServedCache } from "./served.ts";
 
 /** The Worker's own end; the types of the main thread's global do not know it. */
 interface Port {
@@ -25,8 +24,7 @@ const port = globalThis as unknown as Port;
 
 const reactor = openReactor({ dedicated: true });
 const io: Io = reactorIo(reactor);
-let cache: Cache | undefined;
-let server: Server | undefined;
+let served: ServedCache | undefined;
 let taken = 0;
 
 // Messages come through Deno's event loop, which is visited until the one that the wake-up announced is here.
@@ -47,36 +45,27 @@ async function openPair(options: HostOptions): Promise<{ cache: BlockDevice; bac
 async function start(number: number, options: HostOptions): Promise<Started> {
   const warn = (message: string) => port.postMessage({ tell: "warning", message });
   const { clock } = reactor;
-  cache = await openCache({
+  const cache = await openCache({
     ...await openPair(options),
     ...pick(options, "readOnly", "acceptDamage", "acceptUnreadable", "acceptChangedBacking", "tunables"),
     clock,
     warn,
-    onProgress: (done, total) => port.postMessage({ tell: "progress", number, done, total }),
+    onProgress: (done, total) => progressOf(number)(done, total, "recovering"),
   });
-  try {
-    server = await serve(cache, {
-      listen: options.listen,
-      exportName: options.exportName,
-      description: options.description,
-      readOnly: options.readOnly,
-      io,
-      clock,
-      warn,
-    });
-  } catch (error) {
-    await cache.close();
-    throw error;
-  }
-  return { recovery: cache.recovery, sizeBytes: cache.sizeBytes, uris: [...server.uris] };
+  served = await ServedCache.start(cache, {
+    listen: options.listen,
+    exportName: options.exportName,
+    description: options.description,
+    readOnly: options.readOnly,
+    io,
+    clock,
+    warn,
+  });
+  return { recovery: cache.recovery, sizeBytes: cache.sizeBytes, uris: [...served.server.uris] };
 }
 
-async function stop(): Promise<void> {
-  try {
-    await server?.close();
-  } finally {
-    await cache?.close();
-  }
+function progressOf(number: number): OnProgress {
+  return (done, total, phase) => port.postMessage({ tell: "progress", number, done, total, phase });
 }
 
 async function perform(message: ToWorker): Promise<unknown> {
@@ -84,14 +73,16 @@ async function perform(message: ToWorker): Promise<unknown> {
   switch (message.ask) {
     case "start":
       return await start(number, message.options);
-    case "drain":
-      return await cache!.drain({
-        onProgress: (done, total) => port.postMessage({ tell: "progress", number, done, total }),
-      });
     case "status":
-      return { cache: cache!.status(), clients: server!.clients };
+      return served!.status();
+    case "tune":
+      return served!.tune(message.settings);
+    case "drain":
+      return await served!.drain(progressOf(number));
+    case "detach":
+      return await served!.detach(message.verify, progressOf(number));
     case "stop":
-      return await stop();
+      return await served?.close();
   }
 }
 

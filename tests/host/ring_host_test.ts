@@ -42,7 +42,7 @@ test("RingHost: serves from a thread of its own, and what was written is there t
   }
   const host = await RingHost.start({ ...pair, listen });
   const progress: number[] = [];
-  await host.drain({ onProgress: (done) => progress.push(done) });
+  await host.drain((done) => progress.push(done));
   await host.close();
   assertEquals((await Deno.readFile(pair.backing))[4096], 3);
 });

@@ -1,0 +1,136 @@
+/**
+ * A cache and the server that serves it, as one thing that can be looked at, tuned, drained and detached. It lives where
+ * the engine lives; everything that goes in and out is plain data, so that it may live in another thread.
+ *
+ * @module
+ */
+
+import type { Cache } from "../cache/cache.ts";
+import type { DrainReport } from "../cache/drain.ts";
+import type { CacheStatus } from "../cache/status.ts";
+import type { Tunables } from "../cache/tunables.ts";
+import { DamageError, RefusedError } from "../errors.ts";
+import type { LatencyCounts } from "../latency.ts";
+import { type RequestKind, serve, type ServeOptions, type Server, type Statistics } from "../nbd/mod.ts";
+import { RequestLatencies } from "../nbd/request_latencies.ts";
+
+/** How far something long has come, and which part of it. */
+export type OnProgress = (done: number, total: number, phase: string) => void;
+
+/** What the engine knows of itself. */
+export interface EngineStatus {
+  cache: CacheStatus;
+  tunables: Tunables;
+  /** Clients are still served; false once detaching or stopping came so far. */
+  serving: boolean;
+  /** Open connections. */
+  clients: number;
+  /** What clients asked for and got. */
+  requests: Statistics;
+  latencies: Record<RequestKind, LatencyCounts>;
+}
+
+/** A cache that is being served. */
+export class ServedCache {
+  readonly cache: Cache;
+  readonly server: Server;
+  readonly #latencies: RequestLatencies;
+  #detaching = false;
+  #serving = true;
+
+  private constructor(cache: Cache, server: Server, latencies: RequestLatencies) {
+    this.cache = cache;
+    this.server = server;
+    this.#latencies = latencies;
+  }
+
+  /** Serves `cache`, and measures how long requests take. The cache is closed when that fails. */
+  static async start(cache: Cache, options: Omit<ServeOptions, "observer">): Promise<ServedCache> {
+    const observer = new RequestLatencies();
+    try {
+      return new ServedCache(cache, await serve(cache, { ...options, observer }), observer);
+    } catch (error) {
+      await cache.close();
+      throw error;
+    }
+  }
+
+  /** What is going on. */
+  status(): EngineStatus {
+    return {
+      cache: this.cache.status(),
+      tunables: { ...this.cache.tunables },
+      serving: this.#serving,
+      clients: this.server.clients,
+      requests: { ...this.server.statistics },
+      latencies: this.#latencies.counts(),
+    };
+  }
+
+  /** Changes settings; returns all of them. */
+  tune(settings: Partial<Tunables>): Tunables {
+    this.cache.tune(settings);
+    return { ...this.cache.tunables };
+  }
+
+  /** Writes everything back, among clients. */
+  drain(onProgress: OnProgress): Promise<DrainReport> {
+    return this.cache.drain({ onProgress });
+  }
+
+  /**
+   * Writes everything back, ends the server, reads back what the log still holds, and closes the cache: the backing device
+   * alone is complete afterwards. With `verify` clients have to go first, so that everything that was dirty is read back;
+   * else only a quarter of the log may be given up unread, and only if clients need the room.
+   *
+   * @throws {RefusedError} when it is read-only, poisoned, or detaching already; then it goes on serving
+   * @throws {DamageError} when blocks are lost; then it goes on serving. When the backing device does not return what was
+   * written; then nobody is served any more
+   */
+  async detach(verify: boolean, onProgress: OnProgress): Promise<DrainReport> {
+    this.#refuseDetach();
+    this.#detaching = true;
+    try {
+      if (!verify) await this.cache.drain({ onProgress, keepLog: true });
+      this.#serving = false;
+      await this.server.close();
+      const report = await this.cache.drain({ onProgress, verify: true });
+      await this.cache.close();
+      return report;
+    } finally {
+      this.#detaching = false;
+    }
+  }
+
+  #refuseDetach(): void {
+    const { state, cache: { path, lostBlocks } } = this.cache.status();
+    const refuse = (why: string) => new RefusedError(`Cannot detach ${path}: ${why}`);
+    if (lostBlocks > 0) {
+      throw new DamageError(
+        `Cannot detach ${path}: ${lostBlocks} blocks are lost, so the backing device would not be complete; see nbdboost ` +
+          `check, and write those ranges again or use nbdboost recover --accept-loss`,
+      );
+    }
+    if (state === "poisoned") {
+      throw refuse(
+        "its log cannot be written any more; stop the server and start it again, which shows what is there",
+      );
+    }
+    if (this.cache.readOnly) {
+      throw refuse("it is served read-only, so nothing can be written back; serve it without that");
+    }
+    if (this.#detaching || !this.#serving || state === "stopping") {
+      throw refuse("it is being detached or stopped already");
+    }
+  }
+
+  /** Closes the server first and then the cache. */
+  async close(): Promise<void> {
+    this.#serving = false;
+    try {
+      await this.server.close();
+    } finally {
+      await this.cache.close();
+    }
+  }
+}
