@@ -13,9 +13,12 @@ import type { IoConnection, IoListener, SocketAddress } from "./io.ts";
 /** Longest path of a unix socket in bytes: what `sockaddr_un` holds, less the zero at its end. */
 export const socketPathBytesMax = Deno.build.os === "linux" ? 107 : 103;
 
-/** Listens on `address`. See {@linkcode Io.listen}. */
-export function listenPortable(address: SocketAddress): Promise<IoListener> {
-  return address.transport === "tcp" ? listenTcp(address) : listenUnix(address.path);
+/** Listens on `address`. See {@linkcode Io.listen}. With `mode` a unix socket gets that mode before anybody is accepted. */
+export function listenPortable(
+  address: SocketAddress,
+  { mode }: { mode?: number } = {},
+): Promise<IoListener> {
+  return address.transport === "tcp" ? listenTcp(address) : listenUnix(address.path, mode);
 }
 
 /** Connects to `address`. See {@linkcode Io.connect}. */
@@ -47,7 +50,7 @@ async function listenTcp(address: SocketAddress & { transport: "tcp" }): Promise
   }
 }
 
-async function listenUnix(path: string): Promise<IoListener> {
+async function listenUnix(path: string, mode: number | undefined): Promise<IoListener> {
   if (path === "" || path.includes("\0")) {
     throw new UsageError(`Cannot listen on the unix socket "${path}": expected the path of a file; give one`);
   }
@@ -60,7 +63,9 @@ async function listenUnix(path: string): Promise<IoListener> {
   }
   try {
     await removeStaleSocket(path);
-    const listener = Deno.listen({ transport: "unix", path });
+    const listener = mode === undefined
+      ? Deno.listen({ transport: "unix", path })
+      : listenWithMode(path, mode);
     const made = Deno.lstatSync(path);
     const removePath = () => {
       const found = lstat(path);
@@ -69,6 +74,21 @@ async function listenUnix(path: string): Promise<IoListener> {
     return new PortableListener(listener, { transport: "unix", path }, removePath);
   } catch (cause) {
     throw listenError(path, cause);
+  }
+}
+
+/** The file mode creation mask where it may be set, so that the socket never has another mode; a chmod everywhere. */
+function listenWithMode(path: string, mode: number): Deno.Listener {
+  const masked = Deno.build.os !== "windows" &&
+    Deno.permissions.querySync({ name: "sys", kind: "umask" })
+        .state === "granted";
+  const before = masked ? Deno.umask(0o777 & ~mode) : 0;
+  try {
+    const listener = Deno.listen({ transport: "unix", path });
+    Deno.chmodSync(path, mode);
+    return listener;
+  } finally {
+    if (masked) Deno.umask(before);
   }
 }
 

@@ -1,0 +1,265 @@
+/**
+ * The control address as a function from request to response: no sockets, no operating system.
+ *
+ * ```text
+ *   GET  /healthz    one word: the state; 503 when nothing can be served
+ *   GET  /status     the status as JSON
+ *   GET  /metrics    the same, and histograms, for Prometheus
+ *   GET  /events     server-sent events: the status every second, messages as they come
+ *   GET  /tunables   the settings;  PATCH /tunables  changes those that its JSON object names
+ *   POST /drain      writes everything back; progress as JSON lines
+ *   POST /detach     the same, then reads it back (all of it with ?verify=true), and ends the server
+ * ```
+ *
+ * An error is a JSON object `{"error": {"name", "message", "exitCode"}}`. The last line of a drain's progress has either
+ * that or `{"result": …}`.
+ *
+ * @module
+ */
+
+import { parseTunable, type Tunables } from "../cache/tunables.ts";
+import type { Clock } from "../clock.ts";
+import { DamageError, exitCode, NbdboostError, RefusedError, UsageError } from "../errors.ts";
+import type { EngineStatus, OnProgress } from "../host/served.ts";
+import { type Guard, refusalOf } from "./guard.ts";
+import { metricsText, metricsType } from "./metrics.ts";
+import { type ServerStatus, serverStatus } from "./status.ts";
+import { Events, type Message, startLong } from "./streams.ts";
+import type { ControlTarget } from "./target.ts";
+
+/** An engine that has not told its status for so long is said not to answer. */
+const answerMsMax = 5000;
+/** Responses that go on, at once. */
+const streamsMax = 16;
+
+const lineType = "application/x-ndjson";
+const headers = { "cache-control": "no-store", "x-content-type-options": "nosniff" };
+
+/** An error as the address tells it. */
+export interface ToldError {
+  name: string;
+  message: string;
+  exitCode: number;
+}
+
+function toldError(error: unknown): ToldError {
+  if (error instanceof NbdboostError) {
+    const { name, message, exitCode } = error;
+    return { name, message, exitCode };
+  }
+  return {
+    name: "Error",
+    message: error instanceof Error ? error.message : String(error),
+    exitCode: exitCode.failed,
+  };
+}
+
+function json(status: number, body: object, more: Record<string, string> = {}): Response {
+  return new Response(JSON.stringify(body) + "\n", {
+    status,
+    headers: { ...headers, "content-type": "application/json", ...more },
+  });
+}
+
+function failed(status: number, name: string, message: string, more?: Record<string, string>): Response {
+  const code = status < 500 ? exitCode.usage : exitCode.failed;
+  return json(status, { error: { name, message, exitCode: code } }, more);
+}
+
+function errorResponse(error: unknown): Response {
+  const status = error instanceof UsageError
+    ? 400
+    : error instanceof RefusedError || error instanceof DamageError
+    ? 409
+    : 500;
+  return json(status, { error: toldError(error) });
+}
+
+/** A setting's name as the command line spells it. */
+function tunableName(key: string): string {
+  return key.replace(/[A-Z]/g, (upper) => `_${upper.toLowerCase()}`);
+}
+
+function spelled(tunables: Tunables): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(tunables).map(([key, value]) => [tunableName(key), value]));
+}
+
+type Route = Readonly<Record<string, (request: Request, url: URL) => Promise<Response> | Response>>;
+
+/** Answers requests about one engine. */
+export class ControlHandler {
+  readonly #target: ControlTarget;
+  readonly #clock: Clock;
+  readonly #guard: Guard;
+  readonly #events: Events;
+  #streams = 0;
+  readonly #routes: Readonly<Record<string, Route>> = {
+    "/healthz": { GET: () => this.#health() },
+    "/status": { GET: async () => json(200, (await this.#status()).status) },
+    "/metrics": { GET: () => this.#metrics() },
+    "/events": { GET: () => this.#streamed("text/event-stream", this.#events.subscribe()) },
+    "/tunables": {
+      GET: async () => json(200, spelled((await this.#status()).engine.tunables)),
+      PATCH: (request) => this.#tune(request),
+    },
+    "/drain": { POST: () => this.#long((onProgress) => this.#target.drain(onProgress)) },
+    "/detach": {
+      POST: (_request, url) => {
+        const verify = url.searchParams.get("verify");
+        if (verify !== null && verify !== "true" && verify !== "false") {
+          throw new UsageError(`The parameter verify is "${verify}": expected true or false`);
+        }
+        return this.#long((onProgress) => this.#target.detach(verify === "true", onProgress));
+      },
+    },
+  };
+
+  constructor(target: ControlTarget, clock: Clock, guard: Guard = { hosts: undefined, token: undefined }) {
+    this.#target = target;
+    this.#clock = clock;
+    this.#guard = guard;
+    this.#events = new Events(clock, async () => (await this.#status()).status);
+  }
+
+  /** Tells everybody who listens to events of a message. */
+  tell(message: Message): void {
+    this.#events.tell(message);
+  }
+
+  /** Ends the events. */
+  close(): void {
+    this.#events.close();
+  }
+
+  /** Answers `request`. Never rejects. */
+  async handle(request: Request): Promise<Response> {
+    try {
+      const refusal = refusalOf(request, this.#guard);
+      if (refusal !== undefined) {
+        const more: Record<string, string> = refusal.status === 401 ? { "www-authenticate": "Bearer" } : {};
+        return failed(refusal.status, "RefusedError", refusal.message, more);
+      }
+      const url = new URL(request.url);
+      const route = Object.hasOwn(this.#routes, url.pathname) ? this.#routes[url.pathname] : undefined;
+      if (route === undefined) {
+        const known = Object.keys(this.#routes).join(", ");
+        return failed(404, "UsageError", `There is nothing at ${url.pathname}: expected one of ${known}`);
+      }
+      const action = Object.hasOwn(route, request.method) ? route[request.method] : undefined;
+      if (action === undefined) {
+        const allow = Object.keys(route).join(", ");
+        return failed(
+          405,
+          "UsageError",
+          `${url.pathname} does not take ${request.method}: expected ${allow}`,
+          {
+            allow,
+          },
+        );
+      }
+      return await action(request, url);
+    } catch (error) {
+      return errorResponse(error);
+    }
+  }
+
+  async #status(): Promise<{ engine: EngineStatus; status: ServerStatus }> {
+    let cancel = () => {};
+    const late = new Promise<never>((_resolve, reject) => {
+      cancel = this.#clock.after(answerMsMax, () => {
+        reject(new NbdboostError(`The engine has not answered for ${answerMsMax / 1000} s: it may hang`));
+      });
+    });
+    try {
+      const engine = await Promise.race([this.#target.status(), late]);
+      return { engine, status: serverStatus(engine, this.#target) };
+    } finally {
+      cancel();
+    }
+  }
+
+  async #health(): Promise<Response> {
+    let state = "unknown";
+    try {
+      ({ state } = (await this.#status()).status);
+    } catch {
+      // What went wrong is told at /status; here one word is asked for.
+    }
+    const well = state === "serving" || state === "read-only" || state === "degraded" || state === "draining";
+    return new Response(state + "\n", {
+      status: well ? 200 : 503,
+      headers: { ...headers, "content-type": "text/plain; charset=utf-8" },
+    });
+  }
+
+  async #metrics(): Promise<Response> {
+    const { status, engine } = await this.#status();
+    return new Response(metricsText(status, engine), {
+      headers: { ...headers, "content-type": metricsType },
+    });
+  }
+
+  async #tune(request: Request): Promise<Response> {
+    let wanted: unknown;
+    try {
+      wanted = await request.json();
+    } catch {
+      throw new UsageError('The body is not JSON: expected an object such as {"writeback": "on"}');
+    }
+    if (typeof wanted !== "object" || wanted === null || Array.isArray(wanted)) {
+      throw new UsageError('The body is not a JSON object: expected one such as {"writeback": "on"}');
+    }
+    // All are checked before one is changed.
+    const settings: Partial<Tunables> = {};
+    for (const [key, value] of Object.entries(wanted)) {
+      if (typeof value !== "string" && typeof value !== "number") {
+        throw new UsageError(
+          `Cannot set "${key}" to ${JSON.stringify(value)}: expected a number or a string`,
+        );
+      }
+      Object.assign(settings, parseTunable(`${tunableName(key)}=${value}`));
+    }
+    return json(200, spelled(await this.#target.tune(settings)));
+  }
+
+  async #long(work: (onProgress: OnProgress) => Promise<object>): Promise<Response> {
+    const started = await startLong(
+      this.#clock,
+      work,
+      (result) => ({ result }),
+      (error) => ({ error: toldError(error) }),
+    );
+    if (!started.ended) return this.#streamed(lineType, started.lines);
+    return json(200, { result: started.result }, { "content-type": lineType });
+  }
+
+  #streamed(type: string, body: ReadableStream<Uint8Array>): Response {
+    if (this.#streams >= streamsMax) {
+      body.cancel();
+      const message =
+        `${streamsMax} responses that go on are open, and no more are allowed: close one, or ask for /status`;
+      return failed(503, "NbdboostError", message);
+    }
+    this.#streams++;
+    let over = false;
+    const leave = () => {
+      if (!over) this.#streams--;
+      over = true;
+    };
+    const reader = body.getReader();
+    const counted = new ReadableStream<Uint8Array>({
+      async pull(controller) {
+        const { value, done } = await reader.read();
+        if (done) {
+          leave();
+          controller.close();
+        } else controller.enqueue(value);
+      },
+      cancel(reason) {
+        leave();
+        return reader.cancel(reason);
+      },
+    }, { highWaterMark: 0 });
+    return new Response(counted, { headers: { ...headers, "content-type": type } });
+  }
+}

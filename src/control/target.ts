@@ -1,0 +1,24 @@
+/**
+ * What the control address controls: the engine, wherever it runs.
+ *
+ * @module
+ */
+
+import type { DrainReport } from "../cache/drain.ts";
+import type { Tunables } from "../cache/tunables.ts";
+import type { EngineStatus, OnProgress } from "../host/served.ts";
+
+/** An engine that can be asked and told. */
+export interface ControlTarget {
+  /** Which backend moves its bytes. */
+  readonly io: "ring" | "portable";
+  /** Why that one. */
+  readonly ioReason: string;
+  status(): Promise<EngineStatus>;
+  /** Changes settings; resolves to all of them. */
+  tune(settings: Partial<Tunables>): Promise<Tunables>;
+  /** Writes everything back, among clients. */
+  drain(onProgress: OnProgress): Promise<DrainReport>;
+  /** See `ServedCache.detach`. */
+  detach(verify: boolean, onProgress: OnProgress): Promise<DrainReport>;
+}

@@ -1,0 +1,37 @@
+/** An engine for tests of what talks to one: a real cache on memory devices, served on a port, or one that lies. @module */
+
+import { formatCache, MemoryDevice, openCache } from "../../mod.ts";
+import type { ControlTarget } from "../../src/control/target.ts";
+import { ServedCache } from "../../src/host/served.ts";
+import { mib } from "../../src/units.ts";
+
+/** A cache that is served, as a target of control. */
+export class TestEngine implements AsyncDisposable {
+  readonly target: ControlTarget;
+  private constructor(readonly served: ServedCache) {
+    this.target = {
+      io: "portable",
+      ioReason: "the test says so",
+      status: () => Promise.resolve(served.status()),
+      tune: (settings) => Promise.resolve(served.tune(settings)),
+      drain: (onProgress) => served.drain(onProgress),
+      detach: (verify, onProgress) => served.detach(verify, onProgress),
+    };
+  }
+
+  static async start(): Promise<TestEngine> {
+    const pair = { cache: new MemoryDevice(16 * mib), backing: new MemoryDevice(32 * mib) };
+    await formatCache(pair);
+    const cache = await openCache({ ...pair, tunables: { writeback: "off" }, warn: () => {} });
+    return new TestEngine(await ServedCache.start(cache, { listen: "nbd://127.0.0.1:0", warn: () => {} }));
+  }
+
+  /** Writes `count` blocks. */
+  async write(count: number): Promise<void> {
+    for (let i = 0; i < count; i++) await this.served.cache.write(i * 4096, new Uint8Array(4096).fill(i + 1));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.served.close();
+  }
+}
