@@ -90,7 +90,21 @@ function makeParser(
       .usage(usageOf(command));
     for (const spec of [...command.options, ...commonOptions]) parser.addOption(makeOption(spec));
     parser.addHelpText("after", helpNotes(command));
-    parser.action((values: Record<string, OptionValue>) => chosen(command, new Map(Object.entries(values))));
+    const { operands } = command;
+    if (operands === undefined) {
+      parser.action((values: Record<string, OptionValue>) =>
+        chosen(command, new Map(Object.entries(values)))
+      );
+      continue;
+    }
+    // Whether any is needed is for the table to say, in its own words.
+    parser.argument(`[${operands.name}...]`, operands.summary);
+    parser.action((words: string[], values: Record<string, OptionValue>) => {
+      const parsed = words.map((word) => String(parseOption(operands, word)));
+      const all = new Map(Object.entries(values));
+      if (parsed.length > 0) all.set(operands.name, parsed);
+      chosen(command, all);
+    });
   }
   root.addHelpText(
     "after",
@@ -102,7 +116,7 @@ function makeParser(
 }
 
 function usageOf(command: Command): string {
-  return command.options.map((spec) => {
+  return [...(command.operands ? [command.operands] : []), ...command.options].map((spec) => {
     const text = optionLabel(spec) + (spec.repeatable ? "..." : "");
     return spec.required ? text : `[${text}]`;
   }).join(" ");

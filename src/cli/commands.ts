@@ -7,12 +7,27 @@
 import { bench } from "./bench.ts";
 import { check } from "./check.ts";
 import { demo } from "./demo.ts";
+import { detach } from "./detach.ts";
 import { drain } from "./drain.ts";
 import { format } from "./format.ts";
 import { inspect } from "./inspect.ts";
 import { recover } from "./recover.ts";
 import { serve } from "./serve.ts";
+import { set } from "./set.ts";
+import { status } from "./status.ts";
 import type { Command } from "./table.ts";
 
 /** The command table. */
-export const commands: readonly Command[] = [format, serve, drain, check, inspect, recover, demo, bench];
+export const commands: readonly Command[] = [
+  format,
+  serve,
+  status,
+  set,
+  drain,
+  detach,
+  check,
+  inspect,
+  recover,
+  demo,
+  bench,
+];

@@ -127,7 +127,7 @@ class Story {
   async #serve(): Promise<DemoClient> {
     this.#server = ServerProcess.spawn([
       ...["--cache", this.#cache, "--backing", this.#backing],
-      ...["--listen", "nbd://127.0.0.1:0", "--set", "writeback=auto"],
+      ...["--listen", "nbd://127.0.0.1:0", "--set", "writeback=auto", "--control", "off"],
     ]);
     await this.#server.ready();
     return await DemoClient.connect(this.#server.uris[0]!);

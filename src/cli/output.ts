@@ -17,6 +17,8 @@ export interface Terminal {
   err(text: string): void;
   /** Whether a person is watching stderr. */
   readonly interactive: boolean;
+  /** Whether a person is watching stdout and likes colours. */
+  readonly colours: boolean;
   /** The width of stderr in characters. */
   columns(): number;
 }
@@ -36,6 +38,9 @@ export const systemTerminal: Terminal = {
   err: (text) => writeAll(Deno.stderr, text),
   get interactive() {
     return Deno.stderr.isTerminal();
+  },
+  get colours() {
+    return !Deno.noColor && Deno.stdout.isTerminal();
   },
   columns() {
     try {

@@ -102,3 +102,29 @@ export class Progress {
     this.#visible = false;
   };
 }
+
+/** Shows an operation whose parts follow each other, each with a bar of its own. */
+export class PhaseProgress {
+  readonly #output: { progress(label: string, unit: string): Progress };
+  readonly #unit: string;
+  #phase = "";
+  #current: Progress | undefined;
+
+  constructor(output: { progress(label: string, unit: string): Progress }, unit: string) {
+    this.#output = output;
+    this.#unit = unit;
+  }
+
+  /** An `onProgress` with phases. */
+  readonly update = (done: number, total: number, phase: string): void => {
+    if (phase !== this.#phase || this.#current === undefined) {
+      this.end();
+      this.#phase = phase;
+      this.#current = this.#output.progress(phase, this.#unit);
+    }
+    this.#current.update(done, total);
+  };
+
+  /** Takes the bar away. */
+  readonly end = (): void => this.#current?.end();
+}

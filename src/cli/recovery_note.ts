@@ -5,10 +5,9 @@
  */
 
 import type { RecoveryReport } from "./engine.ts";
-import type { Output } from "./output.ts";
 
-/** Prints `report` as one line. */
-export function noteRecovery(report: RecoveryReport, output: Output): void {
+/** Tells of `report` in one line. */
+export function noteRecovery(report: RecoveryReport, output: { note(text: string): void }): void {
   const { clean, records, kept, dropped, dirtyBlocks, zeroBlocks, lostBlocks } = report;
   const left = `${dirtyBlocks} dirty and ${zeroBlocks} zeroed blocks to write back` +
     (lostBlocks > 0 ? `, ${lostBlocks} blocks lost` : "");

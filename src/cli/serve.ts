@@ -7,10 +7,13 @@
  * @module
  */
 
-import { exitCode } from "../errors.ts";
+import { exitCode, NbdboostError } from "../errors.ts";
+import { parseControlAddress } from "./control_address.ts";
+import { ControlService } from "./control_service.ts";
 import { defaultTunables, parseTunable } from "./engine.ts";
-import { ioChoices, startEngine } from "./engine_host.ts";
-import type { Output } from "./output.ts";
+import { type EngineHost, ioChoices, startEngine } from "./engine_host.ts";
+import { Log, logFormats, logLevels } from "./log.ts";
+import { Output } from "./output.ts";
 import { startCommand, StopSignal, writePidFile } from "./process.ts";
 import { noteRecovery } from "./recovery_note.ts";
 import { backingOption, cacheOption, type Command, type Options } from "./table.ts";
@@ -67,6 +70,36 @@ export const serve: Command = {
       value: "COMMAND",
       summary: "run COMMAND in a shell with $uri set, serve until it ends, and end with its exit code",
     },
+    {
+      name: "control",
+      kind: "text",
+      value: "ADDRESS",
+      standard: "PATH.sock beside a cache file, in the runtime directory for a device",
+      summary: "answer status, set, drain and detach on a unix socket, on 127.0.0.1:PORT, or not at all: off",
+    },
+    {
+      name: "token-file",
+      kind: "text",
+      value: "PATH",
+      standard: "PATH.token beside the cache",
+      summary: "with a port for --control: write there the token that its clients must know",
+    },
+    {
+      name: "log-format",
+      kind: "choice",
+      value: "FORMAT",
+      choices: logFormats,
+      standard: "text",
+      summary: "how messages on stderr look; json is one object a line",
+    },
+    {
+      name: "log-level",
+      kind: "choice",
+      value: "LEVEL",
+      choices: logLevels,
+      standard: "info",
+      summary: "the least grave messages that are told",
+    },
     { name: "pid-file", kind: "text", value: "PATH", summary: "write the process id there while it serves" },
     {
       name: "accept-damage",
@@ -107,53 +140,111 @@ export const serve: Command = {
   run: runServe,
 };
 
-async function runServe(options: Options, output: Output): Promise<number> {
+async function runServe(options: Options, caller: Output): Promise<number> {
+  const log = new Log(
+    caller.terminal,
+    options.text("log-format") ?? "text",
+    options.text("log-level") ?? "info",
+  );
+  const output = new Output(log.terminal);
+  const warn = (message: string) => log.tell("warning", message);
   const tunables = Object.assign({}, ...options.list("set").map(parseTunable)) as ReturnType<
     typeof parseTunable
   >;
   const listen = options.list("listen");
   const pidFile = options.text("pid-file");
-  const commandLine = options.text("run");
   using stop = new StopSignal(() => {
-    output.note("stopped at once: what was not flushed may be lost; the next serve recovers");
+    log.tell("error", "stopped at once: what was not flushed may be lost; the next serve recovers");
     Deno.exit(exitCode.failed);
   });
 
+  const address = options.text("control");
+  if (address !== undefined && address !== "off") parseControlAddress(address);
   const progress = output.progress("recovering", "segments");
   const exportName = options.text("export");
   let lose: (error: Error) => void = () => {};
   const lost = new Promise<never>((_, reject) => lose = reject);
   lost.catch(() => {});
-  const host = await startEngine(options.text("io") ?? "auto", {
-    cache: options.needed("cache"),
-    backing: options.needed("backing"),
-    readOnly: options.flag("read-only"),
-    acceptDamage: options.flag("accept-damage"),
-    acceptUnreadable: options.flag("accept-unreadable"),
-    acceptChangedBacking: options.flag("accept-changed-backing"),
-    tunables,
-    listen: listen.length > 0 ? [...listen] : listenStandard,
-    ...(exportName === undefined ? {} : { exportName }),
-    description: "nbdboost",
-  }, {
-    warn: (message) => output.note(message),
-    onProgress: progress.update,
-    onLost: (error) => lose(error),
-  }).finally(progress.end);
-
+  let control: ControlService | undefined;
   try {
-    noteRecovery(host.recovery, output);
-    const removePidFile = pidFile === undefined ? () => {} : writePidFile(pidFile);
+    const host = await startEngine(options.text("io") ?? "auto", {
+      cache: options.needed("cache"),
+      backing: options.needed("backing"),
+      readOnly: options.flag("read-only"),
+      acceptDamage: options.flag("accept-damage"),
+      acceptUnreadable: options.flag("accept-unreadable"),
+      acceptChangedBacking: options.flag("accept-changed-backing"),
+      tunables,
+      listen: listen.length > 0 ? [...listen] : listenStandard,
+      ...(exportName === undefined ? {} : { exportName }),
+      description: "nbdboost",
+    }, { warn, onProgress: progress.update, onLost: (error) => lose(error) }).finally(progress.end);
     try {
-      for (const uri of host.uris) output.line(`listening on ${uri}`);
-      output.line("ready");
-      return await Promise.race([untilStopped(stop, commandLine, host.uris[0] ?? ""), lost]);
+      noteRecovery(host.recovery, { note: (text) => log.tell("info", text) });
+      control = await ControlService.open({
+        control: address,
+        tokenFile: options.text("token-file"),
+        cache: options.needed("cache"),
+      }, warn);
+      const detached = startControl(control, host, log);
+      const removePidFile = pidFile === undefined ? () => {} : writePidFile(pidFile);
+      try {
+        for (const uri of host.uris) output.line(`listening on ${uri}`);
+        output.line("ready");
+        return await Promise.race([
+          untilStopped(stop, options.text("run"), host.uris[0] ?? ""),
+          detached,
+          lost,
+        ]);
+      } finally {
+        removePidFile();
+      }
     } finally {
-      removePidFile();
+      await host.close();
     }
   } finally {
-    await host.close();
+    // Last of all, so that whoever asked for the end hears how it went.
+    await control?.close();
   }
+}
+
+/** Answers on the control address from now on; resolves to the exit code when a client detached the cache. */
+function startControl(control: ControlService | undefined, host: EngineHost, log: Log): Promise<number> {
+  return new Promise((resolve) => {
+    if (control === undefined) return;
+    control.start({
+      ...host,
+      async tune(settings) {
+        const all = await host.tune(settings);
+        log.tell("info", `settings were changed: ${JSON.stringify(settings)}`);
+        return all;
+      },
+      async detach(verify, onProgress) {
+        log.tell(
+          "info",
+          "detaching was asked for: everything is written back, then clients are disconnected",
+        );
+        try {
+          const report = await host.detach(verify, onProgress);
+          log.tell(
+            "info",
+            `detached: the backing device alone is complete (${report.comparedBlocks} blocks read back)`,
+          );
+          resolve(exitCode.done);
+          return report;
+        } catch (error) {
+          const reason = error instanceof Error ? error.message : String(error);
+          const { serving } = await host.status();
+          log.tell("error", `not detached: ${reason}${serving ? "; it goes on serving" : ""}`);
+          if (!serving) resolve(error instanceof NbdboostError ? error.exitCode : exitCode.failed);
+          throw error;
+        }
+      },
+    }, (message) => log.tell("warning", message));
+    log.onMessage = (message) => control.tell(message);
+    const token = control.tokenFile === undefined ? "" : `, with the token in ${control.tokenFile}`;
+    log.tell("info", `control address: ${control.address}${token}`);
+  });
 }
 
 async function untilStopped(stop: StopSignal, commandLine: string | undefined, uri: string): Promise<number> {

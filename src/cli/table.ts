@@ -49,6 +49,8 @@ export interface Command {
   /** What it may destroy, said plainly. */
   readonly destroys: string;
   readonly options: readonly OptionSpec[];
+  /** The words that it takes without an option's name, one or more. */
+  readonly operands?: OptionSpec;
   readonly examples: readonly [Example, ...Example[]];
   /** What its exit codes mean, beyond the common ones. */
   readonly exits?: Readonly<Partial<Record<0 | 1 | 2 | 3 | 4, string>>>;
@@ -95,18 +97,44 @@ export const backingOption: OptionSpec = {
   summary: "the backing device: a regular file, a block device or an NBD URI",
 };
 
+/** `--control`, the same for all verbs that talk to a running server. */
+export const controlOption: OptionSpec = {
+  name: "control",
+  kind: "text",
+  value: "ADDRESS",
+  summary: "the control address of the server: the path of its socket, or 127.0.0.1:PORT",
+  standard: "beside --cache, or else that of the only server that runs",
+};
+
+/** The other ways to a running server. */
+export const serverOptions: readonly OptionSpec[] = [
+  controlOption,
+  { ...cacheOption, required: false, summary: "find the server by its cache device" },
+  {
+    name: "token-file",
+    kind: "text",
+    value: "PATH",
+    summary: "where the server wrote the token, for a control address with a port",
+  },
+];
+
 /** A parsed value. */
 export type OptionValue = boolean | number | string | readonly string[];
 
 /** `--cache-size <SIZE>`, as sentences and helps name it. */
 export function optionLabel(spec: OptionSpec): string {
+  if (spec.name === spec.value) return spec.value;
   return spec.value === undefined ? `--${spec.name}` : `--${spec.name} ${spec.value}`;
 }
 
 /** Reads one value of `spec`; throws a {@linkcode UsageError} that names the option, the value and what fits. */
 export function parseOption(spec: OptionSpec, text: string): string | number {
   const wrong = (expected: string) =>
-    new UsageError(`Option --${spec.name} has the value "${text}": expected ${expected}.`);
+    new UsageError(
+      spec.name === spec.value
+        ? `Cannot read "${text}": expected ${expected}.`
+        : `Option --${spec.name} has the value "${text}": expected ${expected}.`,
+    );
   switch (spec.kind) {
     case "size": {
       const bytes = parseSize(text);
@@ -143,10 +171,10 @@ export class Options {
 
   /** Checks that all required options of `command` are among `values`. */
   constructor(command: Command, values: ReadonlyMap<string, OptionValue>) {
-    this.#specs = [...command.options, ...commonOptions];
+    this.#specs = [...command.options, ...(command.operands ? [command.operands] : []), ...commonOptions];
     this.#values = values;
     for (const name of values.keys()) this.#spec(name);
-    const missing = command.options.filter((spec) => spec.required && !values.has(spec.name));
+    const missing = this.#specs.filter((spec) => spec.required && !values.has(spec.name));
     if (missing.length > 0) {
       throw new UsageError(
         `Command ${command.name} lacks ${missing.map(optionLabel).join(" and ")}: ` +
@@ -169,7 +197,7 @@ export class Options {
     return value;
   }
 
-  /** The value of a required text option. */
+  /** The value of a text option that is required, or that the caller knows to be given. */
   needed(name: string): string {
     const value = this.text(name);
     assert(value !== undefined, `option ${name} is not required by the table`);

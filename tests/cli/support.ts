@@ -19,6 +19,7 @@ export interface Ended {
 export class CaughtTerminal implements Terminal {
   outText = "";
   errText = "";
+  readonly colours: boolean = false;
   constructor(readonly interactive = false, readonly width = 80) {}
   out(text: string): void {
     this.outText += text;

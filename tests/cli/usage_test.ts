@@ -39,7 +39,7 @@ Deno.test("commands: every example is a line that the parser takes", async () =>
 
 /** Words, and what their sentence must name: the option, the value, what was expected. */
 const mistakes: readonly (readonly [words: string[], says: string[]])[] = [
-  [[], ["No command", "format, serve, drain"]],
+  [[], ["No command", "format, serve, status"]],
   [["frmat"], ['"frmat"', "expected one of format, serve", "did you mean format?"]],
   [["--nonsense"], ["--nonsense", "not known"]],
   [["format"], ["lacks --cache PATH and --backing TARGET", "--help"]],
@@ -63,7 +63,19 @@ const mistakes: readonly (readonly [words: string[], says: string[]])[] = [
     "auto, on or off",
   ]],
   [["inspect", "c"], ["inspect", '"c"', "options only"]],
-  [["status"], ['"status"', "not known"]],
+  [["set"], ["set lacks KEY=VALUE"]],
+  [["set", "writeback"], ['Cannot read "writeback"', "writeback=on"]],
+  [["set", "speed=9"], ['"speed"', "writeback_batch"]],
+  [["status", "--control", "nbd://127.0.0.1"], ['"nbd://127.0.0.1"', "the path of a socket"]],
+  [["status", "--control", "10.0.0.1:9000"], ["10.0.0.1", "127.0.0.1"]],
+  [["drain", "--backing", "b"], ["--cache", "the path of the cache device"]],
+  [["drain", "--backing", "b", "--cache", "c", "--control", "s"], ["--control and --backing"]],
+  [["drain", "--verify"], ["--verify needs --backing"]],
+  [["serve", "--cache", "c", "--backing", "b", "--log-level", "loud"], [
+    "--log-level",
+    '"loud"',
+    "error, warning",
+  ]],
 ];
 
 for (const [words, says] of mistakes) {

@@ -96,7 +96,7 @@ test(
       ['{"writeback": true}', "expected a number or a string"],
       ['{"full_timeout": 5, "writeback": "maybe"}', "auto, on or off"],
       ['{"__proto__": 5}', "no such tunable"],
-    ['{"constructor": 5}', "no such tunable"],
+      ['{"constructor": 5}', "no such tunable"],
     ];
     for (const [body, says] of wrong) {
       const response = await patch(body);

@@ -1,0 +1,221 @@
+/**
+ * The status for people: one screen, aligned, with units, and a sentence that says what the state means for the data.
+ *
+ * @module
+ */
+
+import type { ServerStatus } from "../control/status.ts";
+import { blockBytes, formatSize } from "../units.ts";
+import { formatSeconds } from "./progress.ts";
+
+/** Two readings of the counters, for rates. */
+export interface Earlier {
+  status: ServerStatus;
+  /** How long ago. */
+  seconds: number;
+}
+
+const barColumns = 20;
+const requestKinds = ["read", "write", "flush", "trim", "zero"] as const;
+
+type Paint = (colour: "green" | "yellow" | "red" | "bold" | "dim", text: string) => string;
+
+const codes = { green: 32, yellow: 33, red: 31, bold: 1, dim: 2 } as const;
+const painted: Paint = (colour, text) => `\x1b[${codes[colour]}m${text}\x1b[0m`;
+const plain: Paint = (_colour, text) => text;
+
+/** A count for people: `3,120`. */
+export function formatCount(count: number): string {
+  return String(Math.round(count)).replace(/\B(?=(\d{3})+$)/g, ",");
+}
+
+/** Microseconds for people. */
+export function formatMicros(micros: number): string {
+  if (micros < 1000) return `${Math.round(micros)} µs`;
+  if (micros < 1e6) return `${Number((micros / 1000).toPrecision(3))} ms`;
+  return `${Number((micros / 1e6).toPrecision(3))} s`;
+}
+
+function blocks(count: number): string {
+  return `${formatCount(count)} ${count === 1 ? "block" : "blocks"}`;
+}
+
+/** What the state means for the data, in plain words. */
+export function stateSentence(status: ServerStatus): string {
+  const { state, cache, writeback } = status;
+  const waiting = cache.dirtyBlocks + cache.zeroBlocks;
+  const lost = cache.lostBlocks > 0
+    ? `${
+      blocks(cache.lostBlocks)
+    } are lost: reading them fails until they are written again; see nbdboost check.`
+    : "";
+  switch (state) {
+    case "serving":
+      return waiting === 0
+        ? "All is well, and nothing waits to be written back."
+        : `All is well: ${blocks(waiting)} wait in the cache to be written back.`;
+    case "draining":
+      return `Everything is being written back: ${blocks(waiting)} to go.`;
+    case "stopping":
+      return "It is stopping: clients are refused, and what they wrote is made durable.";
+    case "read-only":
+      return `Writes are refused, and nothing is written back: ${blocks(waiting)} wait in the cache. ${lost}`
+        .trim();
+    case "poisoned":
+      return "The log cannot be written any more: writes and flushes fail, reads go on. What was flushed before is safe; " +
+        "see to the cache device, then stop this server and start it again.";
+    case "degraded": {
+      const parts = [lost];
+      if (writeback.lastError !== null) {
+        parts.unshift(
+          `The backing device has failed for ${
+            formatSeconds(writeback.failingSeconds ?? 0)
+          } (${writeback.lastError}): ` +
+            `${blocks(waiting)} wait in the cache, none of them is lost, and it is tried again.`,
+        );
+      }
+      return parts.join(" ").trim();
+    }
+  }
+}
+
+function paintState(state: ServerStatus["state"], paint: Paint): string {
+  const colour = state === "serving" || state === "draining"
+    ? "green"
+    : state === "poisoned" || state === "degraded"
+    ? "red"
+    : "yellow";
+  return paint(colour, state);
+}
+
+function bar(share: number): string {
+  const filled = Math.min(barColumns, Math.max(share > 0 ? 1 : 0, Math.round(share * barColumns)));
+  return `[${"#".repeat(filled)}${".".repeat(barColumns - filled)}]`;
+}
+
+function percent(share: number): string {
+  return `${Math.round(share * 100)}%`;
+}
+
+/** The screen, line by line, wrapped at `columns`; with rates when there is an earlier reading. */
+export function statusLines(
+  status: ServerStatus,
+  options: { colours: boolean; columns: number; earlier?: Earlier | undefined },
+): string[] {
+  const paint = options.colours ? painted : plain;
+  const { cache, backing, writeback, clients } = status;
+  const head = [
+    paint("bold", `nbdboost ${status.version}`),
+    paintState(status.state, paint),
+    `up ${formatSeconds(status.uptimeSeconds)}`,
+    `${clients} ${clients === 1 ? "client" : "clients"}`,
+    `io ${status.io} (${status.ioReason})`,
+  ];
+  return [
+    head.join("  "),
+    ...wrapped(stateSentence(status), options.columns),
+    "",
+    ...aligned([
+      ["backing", `${backing.target}, ${formatSize(backing.sizeBytes)}`],
+      ["cache", `${cache.path}, ${formatSize(cache.sizeBytes)}, and ${formatSize(cache.ramBytes)} of RAM`],
+      ["log", logText(status)],
+      ["dirty", dirtyText(status)],
+      ["write-back", writebackText(status)],
+      ["reads", hitText(status)],
+      ["settings", settingsText(status)],
+    ], paint),
+    ...(writeback.lastError === null
+      ? []
+      : aligned([["last error", paint("red", writeback.lastError)]], paint)),
+    "",
+    ...requestLines(status, options.earlier, paint),
+  ];
+}
+
+function aligned(rows: readonly (readonly [string, string])[], paint: Paint): string[] {
+  return rows.map(([name, text]) => `${paint("dim", name.padEnd(12))}${text}`);
+}
+
+function wrapped(text: string, columns: number): string[] {
+  const lines: string[] = [];
+  let line = "";
+  for (const word of text.split(" ")) {
+    if (line !== "" && line.length + 1 + word.length > Math.max(20, columns)) {
+      lines.push(line);
+      line = "";
+    }
+    line += (line === "" ? "" : " ") + word;
+  }
+  return [...lines, line];
+}
+
+function logText({ cache, log, bytes }: ServerStatus): string {
+  const used = cache.segments === 0 ? 0 : 1 - cache.freeSegments / cache.segments;
+  const free = formatSize(cache.freeSegments * cache.segmentBytes);
+  const syncs = log.syncs === 0 ? "" : `, ${Number(log.flushesPerSync.toFixed(1))} flushes a sync`;
+  return `${bar(used)} ${percent(used)} in use, ${free} free; wrote ${formatSize(bytes.log)} in ${
+    formatCount(log.records)
+  } records${syncs}`;
+}
+
+function dirtyText({ cache, writeback }: ServerStatus): string {
+  if (cache.dirtyBlocks + cache.zeroBlocks === 0) return "nothing";
+  const parts = [`${blocks(cache.dirtyBlocks)} (${formatSize(cache.dirtyBlocks * blockBytes)})`];
+  if (cache.zeroBlocks > 0) parts.push(`${blocks(cache.zeroBlocks)} of zeroes`);
+  if (writeback.etaSeconds !== null) {
+    parts.push(`written back in ${formatSeconds(writeback.etaSeconds)} at this rate`);
+  }
+  return parts.join(", ");
+}
+
+function writebackText({ writeback, bytes, cache }: ServerStatus): string {
+  const work = cache.dirtyBlocks + cache.zeroBlocks === 0
+    ? "has nothing to do"
+    : writeback.active || writeback.bytesPerSecond > 0
+    ? `at work, ${formatSize(writeback.bytesPerSecond)}/s to the backing device`
+    : "waits";
+  const merged = writeback.requests === 0
+    ? ""
+    : `, ${Number(writeback.blocksPerRequest.toFixed(1))} blocks a request`;
+  return `${writeback.mode}: ${work}; ${formatSize(bytes.writeback)} so far${merged}`;
+}
+
+function hitText({ blocks: { readHit, readMiss } }: ServerStatus): string {
+  const total = readHit + readMiss;
+  if (total === 0) return "none yet";
+  return `${percent(readHit / total)} of ${formatCount(total)} blocks came from RAM or log`;
+}
+
+function settingsText({ tunables }: ServerStatus): string {
+  return Object.entries(tunables).map(([key, value]) =>
+    `${key.replace(/[A-Z]/g, (upper) => `_${upper.toLowerCase()}`)}=${value}`
+  ).join(" ");
+}
+
+function requestLines(status: ServerStatus, earlier: Earlier | undefined, paint: Paint): string[] {
+  const rows = requestKinds.map((kind) => {
+    const { p50, p99, max } = status.latencyMicros[kind];
+    const count = status.requests[kind];
+    const cells = [kind, formatCount(count)];
+    if (earlier) cells.push(formatCount((count - earlier.status.requests[kind]) / earlier.seconds));
+    const latency = (micros: number) => count === 0 ? "-" : formatMicros(micros);
+    return [...cells, latency(p50), latency(p99), latency(max)];
+  });
+  const names = ["requests", "count", ...(earlier ? ["per second"] : []), "half in", "99% in", "slowest"];
+  const widths = names.map((name, i) => Math.max(name.length, ...rows.map((row) => row[i]!.length)));
+  const line = (cells: readonly string[]) =>
+    cells.map((cell, i) => i === 0 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!)).join("  ");
+  const { bytes, requests } = status;
+  const rate = (key: "read" | "written") =>
+    earlier
+      ? ` (${formatSize(Math.round((bytes[key] - earlier.status.bytes[key]) / earlier.seconds))}/s)`
+      : "";
+  const errors = requests.error === 0 ? "no errors" : paint("red", `${formatCount(requests.error)} errors`);
+  return [
+    paint("dim", line(names)),
+    ...rows.map(line),
+    `clients read ${formatSize(bytes.read)}${rate("read")} and wrote ${formatSize(bytes.written)}${
+      rate("written")
+    }; ${errors}`,
+  ];
+}
