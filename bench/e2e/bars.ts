@@ -18,7 +18,7 @@ export interface Bar {
 }
 
 /** The server that the promises are about. */
-export const ours = "nbdboost-ring";
+export const ours: string = peers.find((peer) => peer.ours === "first")!.name;
 
 /** Bytes of RAM that the index takes for each block of the log, at most. */
 const indexBytesPerBlock = 14;
@@ -26,7 +26,7 @@ const blockBytes = 4096;
 
 /** All others that can serve. */
 export const others: readonly string[] = peers.filter((peer) =>
-  peer.start !== undefined && !peer.name.startsWith("nbdboost-")
+  peer.start !== undefined && peer.ours === undefined
 ).map(({ name }) => name);
 
 const title = (name: string) => peers.find((peer) => peer.name === name)?.title ?? name;

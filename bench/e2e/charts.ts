@@ -55,8 +55,7 @@ function makePanel(result: BenchResult, { title, subtitle, job: name, value: kin
     const length = summary && value(summary);
     if (length === undefined || length === null) return [];
     const label = peer.title.replace("--filter=cache", "cache filter").replace("none + io_uring", "io_uring");
-    if (peer.name === ours) return [{ label, value: length, ours: "first" }];
-    if (peer.name.startsWith("nbdboost-")) return [{ label, value: length, ours: "also" }];
+    if (peer.ours) return [{ label, value: length, ours: peer.ours }];
     const gain = kind === "rate"
       ? ratio(result, name, ours, peer.name)
       : own?.cpuMicrosPerOp

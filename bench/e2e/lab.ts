@@ -162,7 +162,7 @@ export class Lab {
   }
 
   async #one(round: number, job: Job, peer: Peer, workspace: Workspace): Promise<Run> {
-    const directory = await workspace.startRun();
+    const directory = await workspace.startRun(peer.direct ?? false);
     try {
       if (!peer.start) return makeRun(round, job, peer, await this.#device(job, workspace, directory));
       const { sizeBytes } = this.#options;

@@ -32,6 +32,10 @@ export interface Peer {
   readonly title: string;
   /** The program that has to be installed; null: this one. */
   readonly program: string | null;
+  /** It is ours: what it is all about, or of the same house. */
+  readonly ours?: "first" | "also";
+  /** It goes around the page cache with what it serves. */
+  readonly direct?: true;
   /** What it keeps is on a disk, so that a flush means something. */
   readonly onDisk: boolean;
   /** Starts it; undefined: there is no server, fio uses a file. */
@@ -119,6 +123,7 @@ export const peers: readonly Peer[] = [
     name: "nbdboost-ring",
     title: "nbdboost, io_uring",
     program: null,
+    ours: "first",
     onDisk: true,
     start: ourselves("ring"),
   },
@@ -126,6 +131,7 @@ export const peers: readonly Peer[] = [
     name: "nbdboost-portable",
     title: "nbdboost, portable",
     program: null,
+    ours: "also",
     onDisk: true,
     start: ourselves("portable"),
   },
@@ -168,6 +174,7 @@ export const peers: readonly Peer[] = [
     name: "qemu-nbd-uring",
     title: "qemu-nbd, none + io_uring",
     program: "qemu-nbd",
+    direct: true,
     onDisk: true,
     start: qemuNbd("--cache=none", "--aio=io_uring"),
   },

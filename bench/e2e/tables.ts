@@ -104,7 +104,7 @@ function jobTable(result: BenchResult, job: Job): string | undefined {
   ];
   const rows = summaries.map(({ peer, summary }) => {
     const { latencyMicros, flushMicros, flushesPerSync, cpuMicrosPerOp, peakRssBytes } = summary;
-    const gain = peer.name.startsWith("nbdboost-") ? undefined : ratio(result, job.name, ours, peer.name);
+    const gain = peer.ours ? undefined : ratio(result, job.name, ours, peer.name);
     const micros = (value: number | undefined) => value === undefined ? "–" : value.toFixed(0);
     const title = peer.name === ours ? `**${peer.title}**` : peer.title;
     return [
@@ -127,8 +127,8 @@ function jobTable(result: BenchResult, job: Job): string | undefined {
 
 /** How the group commit compares with the device alone, in the same rounds. */
 function groupCommit(result: BenchResult): string | undefined {
-  const lines = [ours, "nbdboost-portable"].flatMap((name) => {
-    const peer = peers.find((one) => one.name === name)!;
+  const lines = peers.filter((peer) => peer.ours).flatMap((peer) => {
+    const { name } = peer;
     return ["sync-1", "sync-16"].flatMap((job) => {
       const summary = summarize(result, job, name);
       const gain = ratio(result, job, name, "device", "sync-1");

@@ -16,6 +16,21 @@ const socketPathBytesMax = 108;
 /** The longest of the names that end up under the directory. */
 const socketNameBytes = "/run-0000/control".length;
 
+/** Takes what is clean of `path` out of the page cache. Where there is no such dd it stays, at a cost in time only. */
+async function dropPages(path: string): Promise<void> {
+  const args = [`of=${path}`, "oflag=nocache", "conv=notrunc,fdatasync", "count=0"];
+  await new Deno.Command("dd", { args, stdin: "null", stdout: "null", stderr: "null" }).output().catch(
+    () => {},
+  );
+}
+
+/** Brings `path` into the page cache. */
+async function loadPages(path: string): Promise<void> {
+  using file = await Deno.open(path);
+  const piece = new Uint8Array(mib);
+  while (await file.read(piece) !== null);
+}
+
 /** Files and directories of one benchmark. */
 export class Workspace {
   readonly #directory: string;
@@ -89,10 +104,16 @@ export class Workspace {
     }
   }
 
-  /** A fresh directory for one run; give it back with {@linkcode endRun}. */
-  async startRun(): Promise<string> {
+  /**
+   * A fresh directory for one run; give it back with {@linkcode endRun}. The page cache is the same each time: all of
+   * the disk is in it, since the run before may have pushed parts out, or none of it for one who goes around it (`direct`)
+   * and would pay for throwing pages out; nothing of the log.
+   */
+  async startRun(direct: boolean): Promise<string> {
     const directory = `${this.#directory}/run-${++this.#runs}`;
     await Deno.mkdir(directory);
+    await Promise.all([this.cache, this.raw].map(dropPages));
+    await (direct ? dropPages : loadPages)(this.disk);
     return directory;
   }
 
