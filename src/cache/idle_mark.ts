@@ -11,8 +11,6 @@ import type { LogWriter } from "../log/writer.ts";
 
 /** How long nothing must have been sealed. */
 const idleMs = 10;
-/** How often that is looked at while records are sealed all the time. */
-const busyMs = 50;
 
 /** Watches for idleness. */
 export class IdleMark {
@@ -31,20 +29,18 @@ export class IdleMark {
 
   /** Something became durable. Cheap: at most one timer is pending. */
   noteProgress(): void {
-    if (!this.#cancel) this.#wait(idleMs);
-  }
-
-  #wait(ms: number): void {
-    if (this.#stopped || this.#writer.durableSequence <= this.#store.current.durableMark) return;
+    if (this.#cancel || this.#stopped || this.#writer.durableSequence <= this.#store.current.durableMark) {
+      return;
+    }
     this.#sealed = this.#writer.sealedSequence;
-    this.#cancel = this.#clock.after(ms, this.#look);
+    this.#cancel = this.#clock.after(idleMs, this.#look);
   }
 
   readonly #look = (): void => {
     this.#cancel = undefined;
     if (this.#stopped || this.#writer.failure) return;
     if (this.#writer.sealedSequence === this.#sealed) this.#store.writeMark().catch(() => {});
-    else this.#wait(busyMs);
+    else this.noteProgress();
   };
 
   /** No mark is written afterwards, but for one under way. */

@@ -14,7 +14,8 @@ import { Kernels } from "../../src/wasm/kernels.ts";
 import { assert, assertEquals, assertRejects } from "../assert.ts";
 import { Machine } from "../sim/machine.ts";
 import { SimClock } from "../sim/sim_clock.ts";
-import { Medium, SimDisk } from "../sim/sim_disk.ts";
+import { Medium } from "../sim/medium.ts";
+import { SimDisk } from "../sim/sim_disk.ts";
 
 const block = (value: number) => new Uint8Array(4096).fill(value);
 

@@ -10,7 +10,7 @@ import fc from "fast-check";
 import type { Cache } from "../../src/cache/cache.ts";
 import { assert, assertEquals } from "../assert.ts";
 import { Machine } from "../sim/machine.ts";
-import { crashPolicies, type CrashPolicy } from "../sim/sim_disk.ts";
+import { crashPolicies, type CrashPolicy } from "../sim/medium.ts";
 
 /** The last block is short. */
 const backingBytes = 12 * 4096 - 1536;

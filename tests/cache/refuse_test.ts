@@ -340,7 +340,8 @@ Deno.test("formatCache, openCache: refuse one file under two names", async () =>
 Deno.test("openCache: a second opener is refused, a second reader is not", async () => {
   await withDirectory(async (directory) => {
     const pair = await makeFiles(directory);
-    const open = await openCache(pair);
+    // Nothing is written back meanwhile, so that the files stay as they are.
+    const open = await openCache({ ...pair, tunables: { writeback: "off" } });
     const essentials = ["in use", pair.cache];
     await assertFilesRefused([pair.cache, pair.backing], essentials, () => openCache(pair));
     await assertFilesRefused(

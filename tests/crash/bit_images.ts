@@ -26,7 +26,7 @@ import { checkpointOffset, recordMagic, superblockBytes, superblockOffsets } fro
 import { SeededRandom } from "../../src/random.ts";
 import { blockBytes, sectorBytes } from "../../src/units.ts";
 import { Machine } from "../sim/machine.ts";
-import type { Medium } from "../sim/sim_disk.ts";
+import type { Medium } from "../sim/medium.ts";
 import { FlipDevice } from "./flip_device.ts";
 
 /** The last block is short, on purpose. */

@@ -12,7 +12,7 @@ import type { SeededRandom } from "../../src/random.ts";
 import { blockBytes, sectorBytes, sectorsPerBlock } from "../../src/units.ts";
 import type { Piece, Subject } from "./baseline_subjects.ts";
 import { Oracle, Violation } from "./oracle.ts";
-import { crashPolicies, Medium } from "./sim_disk.ts";
+import { crashPolicies, Medium } from "./medium.ts";
 import { DeviceError } from "../../src/errors.ts";
 
 /** Blocks of the backing device. */

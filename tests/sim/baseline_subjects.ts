@@ -22,7 +22,8 @@ import { superblockField, superblockOffsets } from "../../src/log/layout.ts";
 import type { SeededRandom } from "../../src/random.ts";
 import { blockBytes, mib } from "../../src/units.ts";
 import { SimClock } from "./sim_clock.ts";
-import { type CrashPolicy, type FaultHook, Medium, SimDisk } from "./sim_disk.ts";
+import { type CrashPolicy, Medium } from "./medium.ts";
+import { type FaultHook, SimDisk } from "./sim_disk.ts";
 import { KernelOops, WriteboostModel } from "./writeboost_model.ts";
 
 /** Microtask turns after each event. */

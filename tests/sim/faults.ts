@@ -14,7 +14,8 @@ import { checkpointOffset, superblockBytes, superblockOffsets } from "../../src/
 import { decodeSuperblock, type Superblock } from "../../src/log/superblock.ts";
 import type { SeededRandom } from "../../src/random.ts";
 import { blockBytes, mib, sectorBytes } from "../../src/units.ts";
-import type { Call, Fault, Medium } from "./sim_disk.ts";
+import type { Medium } from "./medium.ts";
+import type { Call, Fault } from "./sim_disk.ts";
 
 /** What a life suffers from. */
 export const troubles = [

@@ -11,7 +11,8 @@ import { SeededRandom } from "../../src/random.ts";
 import { blockBytes, mib } from "../../src/units.ts";
 import { SimClock } from "./sim_clock.ts";
 import { EventDisk } from "./event_disk.ts";
-import { type CrashPolicy, type FaultHook, Medium, type SimDisk } from "./sim_disk.ts";
+import { type CrashPolicy, Medium } from "./medium.ts";
+import { type FaultHook, type SimDisk } from "./sim_disk.ts";
 
 /** Microtask turns after each event. */
 const turns = 200;

@@ -102,8 +102,8 @@ export const mutantsOfTheLog: readonly Mutant[] = [
     why: "a mark that no sync proved lets unverified records in, and calls a tear damage",
     edits: [{
       file: "src/log/writer.ts",
-      find: "durableMark: this.durableSequence,",
-      replace: "durableMark: this.#nextSequence - 1,",
+      find: "facts.durableMark = this.durableSequence;",
+      replace: "facts.durableMark = this.#nextSequence - 1;",
     }],
   },
   {
@@ -113,8 +113,8 @@ export const mutantsOfTheLog: readonly Mutant[] = [
     why: "two neighbouring headers rot, and older content of their blocks comes back",
     edits: [{
       file: recovery,
-      find: "if (lost) this.#sink.loseAll(",
-      replace: "if (lost && expected < 0) this.#sink.loseAll(",
+      find: "this.#sink.loseAll(placeFits",
+      replace: "if (expected < 0) this.#sink.loseAll(placeFits",
     }],
   },
   {
@@ -159,11 +159,16 @@ export const mutantsOfTheLog: readonly Mutant[] = [
     rule: 9,
     why: "a log write that ends after the sync was issued is acknowledged and lost",
     edits: [
-      { file: durability, find: "const reach = this.#completed;", replace: "let reach = this.#completed;" },
+      {
+        file: durability,
+        find: "const reach = { ...this.#completed };",
+        replace: "let reach = this.#completed;",
+      },
       {
         file: durability,
         find: "    if (reach.sequence <= this.#durable.sequence) return;",
-        replace: "    reach = this.#completed;\n    if (reach.sequence <= this.#durable.sequence) return;",
+        replace:
+          "    reach = { ...this.#completed };\n    if (reach.sequence <= this.#durable.sequence) return;",
       },
     ],
   },
@@ -179,8 +184,8 @@ export const mutantsOfTheLog: readonly Mutant[] = [
       },
       {
         file: durability,
-        find: "const reach = this.#completed;",
-        replace: "const reach = this.#inflight.at(-1) ?? this.#completed;",
+        find: "const reach = { ...this.#completed };",
+        replace: "const reach = { ...this.#inflight.at(-1) ?? this.#completed };",
       },
     ],
   },
@@ -190,7 +195,7 @@ export const mutantsOfTheLog: readonly Mutant[] = [
     why: "the end of a later log write counts for an earlier one that is still under way",
     edits: [{
       file: durability,
-      find: "while (this.#inflight[0]?.done) {",
+      find: "while (this.#inflight.length > 0 && this.#inflight[0]!.done) {",
       replace: "while (this.#inflight.some((write) => write.done)) {",
     }],
   },

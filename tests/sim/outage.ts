@@ -5,7 +5,7 @@
  */
 
 import type { SeededRandom } from "../../src/random.ts";
-import { crashPolicies, type Medium } from "./sim_disk.ts";
+import { crashPolicies, type Medium } from "./medium.ts";
 
 type End = (media: readonly Medium[], random: SeededRandom, note: (message: string) => void) => void;
 

@@ -27,7 +27,8 @@ import { bend, type Habits } from "./profiles.ts";
 import { drawShape, type Shape } from "./shape.ts";
 import { SimClock } from "./sim_clock.ts";
 import { EventDisk } from "./event_disk.ts";
-import { Medium, type SimDisk } from "./sim_disk.ts";
+import { Medium } from "./medium.ts";
+import type { SimDisk } from "./sim_disk.ts";
 import { readWhole, type Whole } from "./whole.ts";
 
 /** Events in a row without a request answered that count as a livelock. */
@@ -103,11 +104,8 @@ export class World {
       while (this.#crashes < crashes) await this.#live();
     } catch (error) {
       if (this.#violation === undefined && !(error instanceof WorldEnd)) {
-        this.#violation = error instanceof Violation
-          ? error.message
-          : error instanceof Error
-          ? error.stack!
-          : String(error);
+        const isFault = error instanceof Error && !(error instanceof Violation);
+        this.#violation = isFault ? error.stack! : String(error);
       }
     }
     this.#clock.stop();
