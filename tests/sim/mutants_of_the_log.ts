@@ -264,10 +264,17 @@ export const mutantsOfTheLog: readonly Mutant[] = [
     rule: 15,
     world: "faulty",
     why: "a log write fails, and the flush after it is acknowledged",
-    edits: [{
-      file: "src/log/writer.ts",
-      find: "    }, (error) => {\n      this.#ram.endWrite(buffer);\n      this.#durability.fail(error);",
-      replace: "    }, () => {\n      this.#ram.endWrite(buffer);\n      this.#durability.complete(record);",
-    }],
+    edits: [
+      {
+        file: "src/log/record_writes.ts",
+        find: "    if (result === length) return this.#durability.complete(record);",
+        replace: "    if (result <= length) return this.#durability.complete(record);",
+      },
+      {
+        file: "src/log/record_writes.ts",
+        find: "    }, (error) => {\n      this.#end(tag);\n      this.#durability.fail(error);",
+        replace: "    }, () => {\n      this.#end(tag);\n      this.#durability.complete(record);",
+      },
+    ],
   },
 ];
