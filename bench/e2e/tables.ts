@@ -72,11 +72,18 @@ function provenance(result: BenchResult): string {
 }
 
 function barsTable(result: BenchResult): string {
+  const judged = caveat(result) === undefined;
   const rows = judge(result).map(({ what, needed, measured, met }) => [
     what,
     needed,
     measured ?? "–",
-    met === undefined ? "not measured" : met ? "met" : "**not met**",
+    met === undefined
+      ? "not measured"
+      : !judged
+      ? `not judged: fewer than ${roundsThatCount} rounds`
+      : met
+      ? "met"
+      : "**not met**",
   ]);
   return table(["bar", "needed", "measured", "result"], rows);
 }

@@ -37,6 +37,8 @@ Deno.test("renderMarkdown: few rounds are called what they are", () => {
   const { parameters } = result;
   const tryOut = { ...result, parameters: { ...parameters, rounds: 1, seconds: 0.5 } };
   assertStringIncludes(renderMarkdown(tryOut), "1 round of 0.5 s: a try-out");
+  assertStringIncludes(renderMarkdown(tryOut), "| 1.20 × | not judged: fewer than 5 rounds |");
+  assertStringIncludes(renderMarkdown(result), "| 1.20 × | met |");
   assert(!renderMarkdown(result).includes("try-out"));
 });
 
