@@ -121,8 +121,10 @@ export class Lab {
         `Beware: ${this.#options.directory} is in RAM (${result.machine.filesystem}): syncs cost nothing there.`,
       );
     }
-    say(`writing the files: ${formatSize(sizeBytes)} to serve, ${formatSize(cacheBytes)} for the log`);
-    await workspace.fill(sizeBytes, cacheBytes, () => this.#check());
+    if (this.#options.jobs.length > 0) {
+      say(`writing the files: ${formatSize(sizeBytes)} to serve, ${formatSize(cacheBytes)} for the log`);
+      await workspace.fill(sizeBytes, cacheBytes, () => this.#check());
+    }
     for (let round = 1; round <= rounds; round++) await this.#round(round, workspace, result);
     return result;
   }

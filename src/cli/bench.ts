@@ -8,7 +8,7 @@ import { type Job, jobs } from "../../bench/e2e/jobs.ts";
 import { estimateSeconds, fits, Lab, type LabOptions } from "../../bench/e2e/lab.ts";
 import { isInstalled } from "../../bench/e2e/machine.ts";
 import { type Peer, peers } from "../../bench/e2e/peers.ts";
-import { type BenchResult, summarize } from "../../bench/e2e/result.ts";
+import { type BenchResult, median, summarize } from "../../bench/e2e/result.ts";
 import { exitCode, NbdboostError, UsageError } from "../errors.ts";
 import { probeRing } from "../io/ring/mod.ts";
 import { gib, mib } from "../units.ts";
@@ -245,6 +245,14 @@ function printResult({ jobs, peers }: LabOptions, result: BenchResult, output: O
     output.line("");
     output.line(job.title);
     for (const line of tableLines(rows, "  ")) output.line(line);
+  }
+  const { crc32cGigabytesPerSecond, ceilingMegabytesPerSecond } = result.inProcess;
+  if (crc32cGigabytesPerSecond.length > 0) {
+    output.line("");
+    output.line(
+      `in-process: crc32c of 4 KiB blocks ${median(crc32cGigabytesPerSecond).toFixed(1)} GB/s, ` +
+        `random 4 KiB writes on memory devices ${median(ceilingMegabytesPerSecond).toFixed(0)} MB/s`,
+    );
   }
   for (const { round, job, peer, why } of result.failed) {
     output.note(`FAILED in round ${round}: ${job} against ${peer}: ${why}`);
