@@ -37,6 +37,18 @@ export {
   type InspectReport,
 } from "./src/cache/inspect.ts";
 export { recoverCache, type RecoverOptions, type RecoverReport } from "./src/cache/recover.ts";
+export {
+  checkDmWriteboost,
+  type DmWriteboostOptions,
+  type DmWriteboostRecoverOptions,
+  type DmWriteboostRecoverReport,
+  type DmWriteboostReport,
+  type DmWriteboostSegment,
+  inspectDmWriteboost,
+  isDmWriteboost,
+  recoverDmWriteboost,
+} from "./src/foreign/dm_writeboost.ts";
+export type { ByteRange } from "./src/foreign/dm_writeboost_plan.ts";
 export type { Tunables } from "./src/cache/tunables.ts";
 export type { Extent, MarkedExtent, MarkKind, ReadEnd, Volume, WriteOptions } from "./src/cache/volume.ts";
 export type { Gap } from "./src/log/recovery.ts";
