@@ -5,6 +5,7 @@
  */
 
 import { exitCode } from "../errors.ts";
+import { assumeOption, checkForeign, isForeign } from "./dm_writeboost.ts";
 import { checkCache } from "./engine.ts";
 import { backingOption, cacheOption, type Command, jsonOption } from "./table.ts";
 
@@ -14,9 +15,9 @@ export const check: Command = {
   summary: "verify every checksum and the pairing",
   description:
     "Reads the whole log, verifies every header and every block, and, with --backing, that the two devices " +
-    "belong together. Names each damaged range.",
+    "belong together. Names each damaged range. Checks caches of dm-writeboost, too.",
   destroys: "nothing; it only reads.",
-  options: [cacheOption, { ...backingOption, required: false }, jsonOption],
+  options: [cacheOption, { ...backingOption, required: false }, assumeOption, jsonOption],
   examples: [
     {
       line: "nbdboost check --cache /ssd/cache.nbb",
@@ -28,6 +29,7 @@ export const check: Command = {
     },
   ],
   async run(options, output) {
+    if (await isForeign(options)) return await checkForeign(options, output);
     const progress = output.progress("checking", "parts");
     const backing = options.text("backing");
     const report = await checkCache({

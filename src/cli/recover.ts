@@ -5,6 +5,7 @@
  */
 
 import { exitCode } from "../errors.ts";
+import { assumeOption, isForeign, recoverForeign } from "./dm_writeboost.ts";
 import { recoverCache } from "./engine.ts";
 import { backingOption, cacheOption, type Command, jsonOption } from "./table.ts";
 
@@ -15,7 +16,7 @@ export const recover: Command = {
   description:
     "Replays the log of a cache that no server is using and writes all dirty data to the backing device, or, " +
     "with --output, to a copy of it in a new file. If anything is damaged it changes nothing and says what would " +
-    "be lost, unless --accept-loss is given.",
+    "be lost, unless --accept-loss is given. Recovers caches of dm-writeboost, too, without its kernel module.",
   destroys:
     "with --accept-loss: the older content of ranges whose newer data is damaged stays in place as if it were " +
     "current. Without it: nothing.",
@@ -34,6 +35,7 @@ export const recover: Command = {
       value: "FILE",
       summary: "leave the backing device alone; write a full copy to FILE",
     },
+    assumeOption,
     jsonOption,
   ],
   examples: [
@@ -45,8 +47,13 @@ export const recover: Command = {
       line: "nbdboost recover --cache /ssd/cache.nbb --backing /dev/sdb --output /big/rescued.img",
       says: "leaves both devices as they are; the image holds what the server would have shown",
     },
+    {
+      line: "nbdboost recover --cache /dev/nvme0n1p3 --backing /dev/sdb",
+      says: "for a cache of dm-writeboost: the disk is complete afterwards (see docs/rescue.md)",
+    },
   ],
   async run(options, output) {
+    if (await isForeign(options)) return await recoverForeign(options, output);
     const progress = output.progress("recovering", "parts");
     const copy = options.text("output");
     const report = await recoverCache({
