@@ -15,13 +15,13 @@ const restCount = 4;
 /** Sizes that are kept; worlds draw from few. */
 const sizesMax = 64;
 
-class KernelPool {
+/** A pool. Lives that go on side by side need one each. */
+export class KernelPool {
   readonly #rings = new Map<string, { kernels: Kernels[]; next: number }>();
 
   /** Empty kernels for `plan`; a `makeKernels` of the engine. */
   readonly take = (plan: MemoryPlan): Kernels => {
-    const { slotCount, backingBlocks, segmentBlocks, bufferCount, stagingBlocks } = plan;
-    const key = `${slotCount} ${backingBlocks} ${segmentBlocks} ${bufferCount} ${stagingBlocks}`;
+    const key = Object.values(plan).join(" ");
     let ring = this.#rings.get(key);
     if (!ring) {
       if (this.#rings.size >= sizesMax) this.#rings.clear();
@@ -35,14 +35,17 @@ class KernelPool {
   };
 }
 
-/** Makes used kernels what new ones are. */
+/** Makes used kernels what new ones are, but for places that are filled before they are looked at. */
 function empty(kernels: Kernels): void {
   for (const bitmap of [kernels.dirty, kernels.zeroDirty, kernels.written, kernels.syncing]) {
     bitmap.clearRange(0, bitmap.length);
   }
-  kernels.bytes.fill(0, kernels.map.scratch);
+  // By far the most is what reads and connections fill before they look at it: nobody may count on zeroes there.
+  const { scratch, reads, plan } = kernels.map;
+  kernels.bytes.fill(0, scratch, reads);
+  kernels.bytes.fill(0, plan);
   kernels.indexClear();
 }
 
-/** The pool of this process. */
+/** The pool of worlds, of which one lives at a time. */
 export const kernelPool = new KernelPool();
