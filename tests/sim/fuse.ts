@@ -27,8 +27,8 @@ const sparks = [
 /** See {@linkcode sparks}. */
 export type Spark = typeof sparks[number];
 
-/** Events of a life after the spark, and after the beginning of a close, which takes more of them. */
-const eventsLeftMax = 6;
+/** Events of a life after the spark: few, or what fits into a slow call. After the beginning of a close, more. */
+const eventsLeftMax = [6, 24] as const;
 const closingEventsMax = 24;
 
 /** A spark, and how often it comes before it counts. */
@@ -47,7 +47,7 @@ export class Fuse {
   note(spark: Spark | undefined): number {
     if (spark !== this.spark) return Infinity;
     if (spark === "closing") return this.#random.below(closingEventsMax);
-    return --this.#count === 0 ? this.#random.below(eventsLeftMax) : Infinity;
+    return --this.#count === 0 ? this.#random.below(eventsLeftMax[this.#random.below(2)]!) : Infinity;
   }
 }
 

@@ -6,7 +6,6 @@
 
 import type { SeededRandom } from "../../src/random.ts";
 import type { RequestKind, Shape } from "./shape.ts";
-import type { Call } from "./sim_disk.ts";
 import type { Trouble } from "./faults.ts";
 
 /** Habits that {@linkcode drawShape} knows nothing of. */
@@ -21,8 +20,8 @@ export interface Habits {
   fuses: number;
   /** Share of crashes after which something durable rots, in faulty worlds. */
   rots: number;
-  /** How many times as long as others calls of a kind take. */
-  slow: Partial<Record<Call["kind"], number>>;
+  /** How many times as long as others some calls take, by device and kind. */
+  slow: Record<string, number>;
   /** What lives suffer from, in faulty worlds; undefined leaves it to chance. */
   troubles: readonly Trouble[] | undefined;
 }
@@ -60,7 +59,7 @@ const slowSyncs: Bend = (shape, random) => ({
   clients: 4,
   requestBlocksMax: 1 + random.below(2),
   weights: weights(shape, { write: 10, read: 1, flush: 4, pause: 0 }),
-  slow: { sync: 8 + random.below(60) },
+  slow: { "cache sync": 8 + random.below(60), "backing sync": 8 },
 });
 
 /** Trims and zeroes over few hot blocks, partial writes in between. */
@@ -69,7 +68,7 @@ const trims: Bend = (shape, random) => ({
   ...(random.chance(0.7) ? tinyLog : {}),
   lifeEvents: 30 + random.below(40),
   clients: 1 + random.below(4),
-  slow: { sync: random.chance(0.5) ? 1 : 20 },
+  slow: { "backing sync": random.chance(0.5) ? 1 : 50 },
   weights: weights(shape, {
     write: 8,
     read: 0.5,
@@ -90,7 +89,7 @@ const full: Bend = (shape, random) => ({
   lifeEvents: 60 + random.below(60),
   clients: 2 + random.below(3),
   bufferCount: 2,
-  slow: { read: random.chance(0.5) ? 1 : 30 },
+  slow: { "cache read": random.chance(0.5) ? 1 : 30 },
   weights: weights(shape, { write: 10, read: 2, flush: 0.5, pause: 0 }),
   requestBlocksMax: 4 + random.below(4),
   hot: 0,
@@ -131,9 +130,9 @@ const faulty: readonly [string, Bend][] = [
   ],
 ];
 
-/** Half of all worlds get a profile. */
+/** Two thirds of all worlds get a profile. */
 export function bend(shape: Shape, random: SeededRandom): Shape & Habits {
-  if (random.chance(0.5)) return { ...shape, ...usual };
+  if (random.chance(1 / 3)) return { ...shape, ...usual };
   const list = shape.faulty ? faulty : good;
   const [profile, how] = list[random.below(list.length)]!;
   return { ...shape, ...usual, ...how(shape, random), profile };

@@ -146,7 +146,7 @@ export class World {
       clock: this.#clock,
       random,
       latencyMs: (kind) =>
-        (slow[kind] ?? 1) * latencyMs *
+        (slow[`${medium.name} ${kind}`] ?? 1) * latencyMs *
         (random.chance(0.03) ? 50 * random.below(8) / 8 : (1 + random.below(64)) / 64),
       onViolation: (message) => this.wrong(message),
     });
