@@ -8,7 +8,7 @@ import type { DrainReport } from "../cache/drain.ts";
 import type { Tunables } from "../cache/tunables.ts";
 import { RefusedError } from "../errors.ts";
 import type { HostOptions } from "../host/messages.ts";
-import { type HostEvents, RingHost } from "../host/ring_host.ts";
+import { EngineThreadError, type HostEvents, RingHost } from "../host/ring_host.ts";
 import { type EngineStatus, type OnProgress, ServedCache } from "../host/served.ts";
 import { probeRing, type RingProbe } from "../io/ring/mod.ts";
 import { openCache } from "./engine.ts";
@@ -33,8 +33,8 @@ export interface EngineHost {
 export const ioChoices = ["auto", "ring", "portable"] as const;
 
 /**
- * Opens a cache and serves it. `ring` insists on io_uring; `auto` is the portable backend until the ring has passed
- * everything that the portable one has.
+ * Opens a cache and serves it. `ring` insists on io_uring; `auto` takes it where kernel and permissions allow it, else the
+ * portable backend, and `ioReason` tells why.
  *
  * @throws {RefusedError} when `ring` was asked for and cannot be used here
  */
@@ -43,21 +43,30 @@ export async function startEngine(
   options: HostOptions,
   events: HostEvents,
 ): Promise<EngineHost> {
-  if (choice !== "ring") {
-    const why = choice === "portable"
-      ? "asked for by --io portable"
-      : "the default; --io ring uses io_uring on Linux";
-    return await startPortable(options, events, why);
-  }
+  if (choice === "portable") return await startPortable(options, events, "asked for by --io portable");
   const probe = probeHere();
-  if (!probe.usable) {
+  if (probe.usable) {
+    const why = choice === "ring" ? "asked for by --io ring" : "io_uring can be used here";
+    try {
+      return await startRing(options, events, why);
+    } catch (error) {
+      // Only where nothing was opened yet can another backend take its place.
+      if (choice === "ring" || !(error instanceof EngineThreadError)) throw error;
+      return await startPortable(options, events, `the ring's thread did not start: ${error.message}`);
+    }
+  }
+  if (choice === "ring") {
     throw new RefusedError(`Cannot use --io ring: ${probe.why}; use --io auto or --io portable`);
   }
+  return await startPortable(options, events, `no io_uring: ${probe.why}`);
+}
+
+async function startRing(options: HostOptions, events: HostEvents, ioReason: string): Promise<EngineHost> {
   const host = await RingHost.start(options, events);
   const { recovery, uris } = host;
   return {
     io: "ring",
-    ioReason: "asked for by --io ring",
+    ioReason,
     recovery,
     uris,
     status: () => host.status(),

@@ -55,7 +55,7 @@ export const serve: Command = {
       value: "BACKEND",
       choices: ioChoices,
       standard: "auto",
-      summary: "how bytes move: auto is portable; ring, by io_uring on Linux, is faster, and new",
+      summary: "how bytes move: ring, by io_uring on Linux, or portable; auto is ring where it can be had",
     },
     {
       name: "set",
@@ -189,6 +189,7 @@ async function runServe(options: Options, caller: Output): Promise<number> {
       const detached = startControl(control, host, log);
       const removePidFile = pidFile === undefined ? () => {} : writePidFile(pidFile);
       try {
+        log.tell("info", `I/O backend: ${host.io} (${host.ioReason})`);
         for (const uri of host.uris) output.line(`listening on ${uri}`);
         output.line("ready");
         return await Promise.race([

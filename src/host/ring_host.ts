@@ -35,6 +35,11 @@ export interface HostEvents {
   onLost?: (error: Error) => void;
 }
 
+/** The engine's thread could not be started; nothing was opened. */
+export class EngineThreadError extends NbdboostError {
+  override name = "EngineThreadError";
+}
+
 interface Waiting {
   resolve: (answer: unknown) => void;
   reject: (error: Error) => void;
@@ -127,7 +132,12 @@ class Line {
 
   static async open(events: HostEvents): Promise<Line> {
     const line = new Line(events);
-    await line.#started;
+    try {
+      await line.#started;
+    } catch (cause) {
+      line.#worker.terminate();
+      throw new EngineThreadError(cause instanceof Error ? cause.message : String(cause), { cause });
+    }
     return line;
   }
 
@@ -180,7 +190,8 @@ class Line {
 
   #lose(error: Error): void {
     this.#lost = error;
-    this.#failed(error);
+    // Before it was awake nothing is lost: then the start fails.
+    if (this.#descriptor < 0) return this.#failed(error);
     this.#end();
     for (const { reject } of this.#waiting.values()) reject(error);
     this.#waiting.clear();

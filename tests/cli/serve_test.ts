@@ -8,7 +8,8 @@
 import { assert, assertEquals, assertMatch, assertRejects, assertStringIncludes } from "../assert.ts";
 import { blockContent } from "../../src/cli/demo_blocks.ts";
 import { DemoClient } from "../../src/cli/demo_client.ts";
-import { NbdboostError } from "../../src/errors.ts";
+import { exitCode, NbdboostError } from "../../src/errors.ts";
+import { probeRing } from "../../src/io/ring/mod.ts";
 import { cliPath, runChild, runHere, ServerProcess, Temp } from "./support.ts";
 
 const anyPort = ["--listen", "nbd://127.0.0.1:0"];
@@ -150,13 +151,13 @@ Deno.test({
   },
 });
 
-/** Serves with `permissions` only, writes and reads a block where `connect` says, and stops it. */
+/** Serves with `permissions` only, writes and reads a block where `connect` says, stops it, and returns its stderr. */
 async function serveWith(
   permissions: string[],
   pair: string[],
   uri: string,
   connect?: string,
-): Promise<void> {
+): Promise<string> {
   const child = new Deno.Command(Deno.execPath(), {
     args: ["run", "--quiet", "--no-prompt", ...permissions, cliPath, "serve", ...pair, "--listen", uri],
     stdin: "null",
@@ -186,7 +187,26 @@ async function serveWith(
   while (!(await lines.next()).done);
   const err = await new Response(child.stderr).text();
   assertEquals([said, (await child.status).code], [`listening on ${uri}\nready\n`, 0], err);
+  return err;
 }
+
+Deno.test("serve: takes the ring where it can, else the portable backend, and says which and why", async () => {
+  await using temp = await Temp.make();
+  const { pair } = await temp.pair();
+  const uri = `nbd://${freeAddress()}`;
+  const said = await serveWith(["--allow-all"], pair, uri, uri);
+  const probe = probeRing();
+  assertStringIncludes(said, `I/O backend: ${probe.usable ? "ring" : "portable"} (`);
+  if (!probe.usable) assertStringIncludes(said, probe.why);
+  const without = ["--allow-all", "--deny-ffi"];
+  assertStringIncludes(
+    await serveWith(without, pair, uri, uri),
+    "I/O backend: portable (no io_uring: Deno was not given the permission to call",
+  );
+  const forced = await runChild(["serve", ...pair, "--listen", uri, "--io", "ring"], without);
+  assertEquals([forced.code, forced.out], [exitCode.refused, ""]);
+  assertStringIncludes(forced.err, "Cannot use --io ring: Deno was not given the permission");
+});
 
 Deno.test("serve: works with access to its own two files and its own address only", async () => {
   await using temp = await Temp.make();
