@@ -29,7 +29,11 @@ function image(): Uint8Array {
 }
 
 for (const transport of ["unix", "tcp"] as const) {
-  for (const args of [[], ["--connections=1", "--requests=64"], ["--synchronous"], ["--allocated"]]) {
+  for (
+    const args of [[], ["--connections=1", "--requests=64"], ["--connections=4", "--requests=64"], [
+      "--synchronous",
+    ], ["--allocated"]]
+  ) {
     const how = args.length === 0 ? "as it comes" : args.join(" ");
     const options = { sizeBytes, transport };
     testTool(
