@@ -1,0 +1,96 @@
+/**
+ * The ceiling of the engine itself ("MaxSSD"): random 4 KiB writes through `Cache.writeNow` on one core, log and backing in
+ * RAM, no server. `deno task bench:in-process [--seconds S]` prints each lap and writes
+ * `bench/results/in_process.json`.
+ *
+ * A lap fills most of the log, seals, checksums and log writes included; draining between laps is not counted. The first lap
+ * is the devices': the RAM that stands for the cache device is faulted in page by page. CPU seconds stand beside
+ * those of the clock, since a machine with other work to do shows in one and not in the other.
+ *
+ * @module
+ */
+
+import process from "node:process";
+import { formatCache, MemoryDevice, openCache, version } from "../mod.ts";
+import { SeededRandom } from "../src/random.ts";
+import { blockBytes, mib } from "../src/units.ts";
+
+const seed = 1;
+const cacheBytes = 512 * mib;
+const backingBytes = 512 * mib;
+/** Writes of a lap: four fifths of the log, headers included. */
+const lapWrites = Math.floor(0.8 * cacheBytes / blockBytes);
+/** What is written has just come in, as it has from a socket: 64 blocks that the processor's caches hold. */
+const sourceBytes = 64 * blockBytes;
+const secondsStandard = 10;
+
+const results = new URL("./results/in_process.json", import.meta.url);
+
+interface Lap {
+  gigabytesPerSecond: number;
+  gigabytesPerCpuSecond: number;
+}
+
+async function main(): Promise<void> {
+  const at = Deno.args.indexOf("--seconds");
+  const seconds = at < 0 ? secondsStandard : Number(Deno.args[at + 1]);
+  const [fast, slow] = [new MemoryDevice(cacheBytes), new MemoryDevice(backingBytes)];
+  await formatCache({ cache: fast, backing: slow });
+  const cache = await openCache({ cache: fast, backing: slow, tunables: { writeback: "off" } });
+  const random = new SeededRandom(seed);
+  const source = new Uint8Array(sourceBytes);
+  random.fill(source);
+  const offsets = new Float64Array(lapWrites);
+  const laps: Lap[] = [];
+  for (let used = 0; laps.length < 3 || used < seconds;) {
+    for (let i = 0; i < lapWrites; i++) offsets[i] = random.below(backingBytes / blockBytes) * blockBytes;
+    const started = performance.now();
+    const cpu = process.cpuUsage();
+    for (let i = 0; i < lapWrites; i++) {
+      const from = i * blockBytes % sourceBytes;
+      if (cache.writeNow(offsets[i]!, source, from, blockBytes)) continue;
+      // Log writes end in promises here, which have to get their turn.
+      await cache.write(offsets[i]!, source.subarray(from, from + blockBytes));
+    }
+    const elapsed = (performance.now() - started) / 1000;
+    const { user, system } = process.cpuUsage(cpu);
+    used += elapsed;
+    const gigabytes = lapWrites * blockBytes / 1e9;
+    const lap = {
+      gigabytesPerSecond: gigabytes / elapsed,
+      gigabytesPerCpuSecond: gigabytes / ((user + system) / 1e6),
+    };
+    laps.push(lap);
+    console.log(
+      `lap ${laps.length}: ${lap.gigabytesPerSecond.toFixed(2)} GB/s, ` +
+        `${lap.gigabytesPerCpuSecond.toFixed(2)} GB per CPU second`,
+    );
+    await cache.drain();
+  }
+  await cache.close();
+  const warm = laps.slice(1);
+  const summary = {
+    what: "random 4 KiB writes through Cache.writeNow, devices in RAM, one thread",
+    version,
+    seed,
+    runtime: Deno.version,
+    cpus: navigator.hardwareConcurrency,
+    firstLap: laps[0],
+    medianGigabytesPerSecond: median(warm.map((lap) => lap.gigabytesPerSecond)),
+    medianGigabytesPerCpuSecond: median(warm.map((lap) => lap.gigabytesPerCpuSecond)),
+    bestGigabytesPerSecond: Math.max(...warm.map((lap) => lap.gigabytesPerSecond)),
+    laps,
+  };
+  await Deno.writeTextFile(results, JSON.stringify(summary, null, 2) + "\n");
+  console.log(
+    `median of ${warm.length} laps after the first: ${summary.medianGigabytesPerSecond.toFixed(2)} GB/s, ` +
+      `${summary.medianGigabytesPerCpuSecond.toFixed(2)} GB per CPU second`,
+  );
+}
+
+function median(values: number[]): number {
+  const sorted = values.toSorted((a, b) => a - b);
+  return sorted[sorted.length >> 1]!;
+}
+
+await main();
