@@ -3,7 +3,8 @@
  * server that runs.
  *
  * A server on a cache file listens at `PATH.sock` beside it, and leaves a link to that in the runtime directory; a server on
- * a device listens in the runtime directory. That is `nbdboost` below `$XDG_RUNTIME_DIR`, or `/run/nbdboost`.
+ * a device listens in the runtime directory. That is `nbdboost` below `$XDG_RUNTIME_DIR`, or `/run/nbdboost`; or, instead
+ * of both, `$NBDBOOST_RUNTIME_DIR`.
  *
  * @module
  */
@@ -59,9 +60,12 @@ export function isPermitted(descriptor: Deno.PermissionDescriptor): boolean {
 /** The directories in which servers can be found, the one for a new server first. */
 export function runtimeFolders(): string[] {
   if (Deno.build.os === "windows") return [];
-  const variable = "XDG_RUNTIME_DIR";
-  const own = isPermitted({ name: "env", variable }) ? Deno.env.get(variable) : undefined;
-  return [...(own ? [`${own.replace(/\/+$/, "")}/nbdboost`] : []), "/run/nbdboost"];
+  const variable = (name: string): string =>
+    isPermitted({ name: "env", variable: name }) ? (Deno.env.get(name) ?? "").replace(/\/+$/, "") : "";
+  const only = variable("NBDBOOST_RUNTIME_DIR");
+  if (only !== "") return [only];
+  const own = variable("XDG_RUNTIME_DIR");
+  return [...(own === "" ? [] : [`${own}/nbdboost`]), "/run/nbdboost"];
 }
 
 /** The runtime directory for a new server, made when it is missing; undefined when there can be none. */

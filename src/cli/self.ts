@@ -94,6 +94,11 @@ export class ServerProcess {
     } catch {
       // It has ended already.
     }
+    return await this.ended();
+  }
+
+  /** Waits until it ends by itself; resolves to its exit code. */
+  async ended(): Promise<number> {
     const { code } = await this.#child.status;
     await this.#output;
     return code;

@@ -44,11 +44,12 @@ function blocks(count: number): string {
 export function stateSentence(status: ServerStatus): string {
   const { state, cache, writeback } = status;
   const waiting = cache.dirtyBlocks + cache.zeroBlocks;
-  const lost = cache.lostBlocks > 0
-    ? `${
-      blocks(cache.lostBlocks)
-    } are lost: reading them fails until they are written again; see nbdboost check.`
-    : "";
+  const lost = cache.lostBlocks === 0
+    ? ""
+    : `${blocks(cache.lostBlocks)} ${
+      cache.lostBlocks === 1 ? "is" : "are"
+    } lost: reading that fails until it is ` +
+      "written again; see nbdboost check.";
   switch (state) {
     case "serving":
       return waiting === 0
@@ -109,7 +110,6 @@ export function statusLines(
     paintState(status.state, paint),
     `up ${formatSeconds(status.uptimeSeconds)}`,
     `${clients} ${clients === 1 ? "client" : "clients"}`,
-    `io ${status.io} (${status.ioReason})`,
   ];
   return [
     head.join("  "),
@@ -122,6 +122,7 @@ export function statusLines(
       ["dirty", dirtyText(status)],
       ["write-back", writebackText(status)],
       ["reads", hitText(status)],
+      ["i/o", `${status.io}, ${status.ioReason}`],
       ["settings", settingsText(status)],
     ], paint),
     ...(writeback.lastError === null

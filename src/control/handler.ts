@@ -62,7 +62,7 @@ function json(status: number, body: object, more: Record<string, string> = {}): 
 }
 
 function failed(status: number, name: string, message: string, more?: Record<string, string>): Response {
-  const code = status < 500 ? exitCode.usage : exitCode.failed;
+  const code = name === "RefusedError" ? exitCode.refused : status < 500 ? exitCode.usage : exitCode.failed;
   return json(status, { error: { name, message, exitCode: code } }, more);
 }
 

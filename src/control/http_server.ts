@@ -21,7 +21,7 @@ const requestMsMax = 10_000;
 const writeMsMax = 10_000;
 /** What a refused client may still send, and for how long, so that it gets to read why. */
 const lingerBytesMax = 1024 * 1024;
-const lingerMsMax = 1000;
+const lingerMsMax = 200;
 /** Time for responses under way at `close`. */
 const closingMsMax = 2000;
 /** Pause after a failed accept. */
