@@ -143,7 +143,7 @@ export class Cache implements Volume {
       idleMark.noteProgress();
       return room.wake();
     };
-    writer.onFailure = (error) => core.warn(error.message);
+    writer.onFailure = (error) => core.warn(error.message, "error");
     this.#engine = {
       writer,
       store,

@@ -33,7 +33,9 @@ export async function closeCleanly(
   }
   // A failed backing sync only means that more stays dirty.
   await engine.writeback.settle().catch((error) =>
-    core.warn(`Backing sync failed at close: ${error.message}`)
+    core.warn(
+      `Backing sync failed at close: ${error.message}; what it would have covered stays in the cache, and nothing is lost`,
+    )
   );
   const bits = emptySlotBits(geometry);
   for (let block = kernels.dirty.next(0, kernels.dirty.length); block >= 0;) {

@@ -17,6 +17,9 @@ import type { Statistics } from "./statistics.ts";
 import type { Tunables } from "./tunables.ts";
 import type { Versions } from "./versions.ts";
 
+/** Takes a sentence for the operator; `error` when clients get errors or data is lost because of it. */
+export type Warn = (message: string, level?: "error") => void;
+
 /** Devices, maps and settings of one open cache. */
 export interface Core {
   readonly device: BlockDevice;
@@ -32,7 +35,7 @@ export interface Core {
   readonly tunables: Tunables;
   readonly statistics: Statistics;
   /** Tells people of something that they must know; one sentence. */
-  readonly warn: (message: string) => void;
+  readonly warn: Warn;
   /** A dirty block's only copy cannot be read or verified any more. */
   readonly onRot: (block: number, slot: number, why: string) => void;
 }

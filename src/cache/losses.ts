@@ -31,6 +31,7 @@ export function loseVersion(
       (block + 1) * blockBytes
     }) is lost: its only copy, in the log of ` +
       `${core.device.name}, cannot be used (${why}); reads there get EIO until it is written again`,
+    "error",
   );
   const segment = segments.of(slot);
   versions.losePart(block, block + 1, mask, engine?.writer.openSequence ?? 0);

@@ -64,8 +64,11 @@ export interface CacheOptions {
   clock?: Clock;
   /** Makes the random part of the epoch; the machine's cryptographic source by default. */
   random?: RandomSource;
-  /** Gets one sentence for everything that people must know; by default nobody does. */
-  warn?: (message: string) => void;
+  /**
+   * Gets one sentence for everything that people must know; by default nobody does. `level` is `error` when data is lost, or
+   * clients get errors.
+   */
+  warn?: (message: string, level?: "error") => void;
   /** Progress of recovery: segments read, and segments in all. */
   onProgress?: (done: number, total: number) => void;
 }
@@ -141,7 +144,9 @@ export async function openCache(options: CacheOptions): Promise<Cache> {
 async function open(options: EngineOptions, device: BlockDevice, backing: BlockDevice): Promise<Cache> {
   const { superblock, copy, problems } = await readSuperblocks(device);
   const warn = options.warn ?? (() => {});
-  for (const problem of problems) warn(`${device.name}: ${problem.message}; the other copy is used`);
+  for (const problem of problems) {
+    warn(`${device.name}: ${problem.message}; the other copy is used, and nothing is lost`);
+  }
   await checkPair(superblock, device, backing, options.acceptChangedBacking ?? false);
   const { geometry } = superblock;
   const segments = new Segments(geometry.segmentCount, geometry.segmentBlocks);
@@ -162,14 +167,19 @@ async function open(options: EngineOptions, device: BlockDevice, backing: BlockD
   const versions = new Versions(kernels, segments, backingBlocks);
   const checkpoint = await readCheckpoint(device, superblock);
   if (checkpoint.problem) {
-    warn(`${device.name}: ${checkpoint.problem}; everything in the log counts as dirty`);
+    warn(
+      `${device.name}: ${checkpoint.problem}; everything in the log counts as dirty, so more is written back than is ` +
+        "needed, and nothing is lost",
+    );
   }
   const reader = new LogReader(device, geometry, superblock.uuid, options.unsyncedBlocks);
   reader.acceptUnreadable = options.acceptUnreadable ?? false;
   const walk = await replayLog(reader, superblock, versions, checkpoint.bits, options.onProgress);
   if (reader.unreadable.size > 0) {
     warn(
-      `${device.name}: ${reader.unreadable.size} blocks of the log cannot be read; nbdboost check tells more`,
+      `${device.name}: ${reader.unreadable.size} blocks of the log cannot be read, and what only they held is lost; nbdboost check ` +
+        "tells more",
+      "error",
     );
   }
   const recovery = report(superblock, versions, walk);
@@ -179,7 +189,9 @@ async function open(options: EngineOptions, device: BlockDevice, backing: BlockD
       `${device.name} is damaged: ${recovery.lostBlocks} blocks (${
         recovery.lostBlocks * blockBytes
       } bytes) are lost` +
-        (readOnly ? "; it is served read-only until that is accepted with --accept-damage" : ""),
+        (readOnly ? "; it is served read-only until that is accepted with --accept-damage" : "") +
+        "; reads there get EIO, and everything else is there",
+      "error",
     );
   }
   let core: Core;

@@ -194,7 +194,8 @@ export class WriteBack {
     const message = error instanceof Error ? error.message : String(error);
     const now = this.#core.clock.monotonicMs();
     if (now >= this.#warnAfterMs) {
-      this.#core.warn(`Write-back failed and will be tried again: ${message}`);
+      const waiting = `${this.dirtyBlocks} blocks wait in the cache, none is lost`;
+      this.#core.warn(`Write-back failed and will be tried again: ${message}; ${waiting}`);
       this.#warnAfterMs = now + warnMs;
     }
     this.state.lastError = message;

@@ -147,7 +147,7 @@ async function runServe(options: Options, caller: Output): Promise<number> {
     options.text("log-level") ?? "info",
   );
   const output = new Output(log.terminal);
-  const warn = (message: string) => log.tell("warning", message);
+  const warn = (message: string, level: "error" | "warning" = "warning") => log.tell(level, message);
   const tunables = Object.assign({}, ...options.list("set").map(parseTunable)) as ReturnType<
     typeof parseTunable
   >;

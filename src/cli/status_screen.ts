@@ -42,7 +42,7 @@ function blocks(count: number): string {
 
 /** What the state means for the data, in plain words. */
 export function stateSentence(status: ServerStatus): string {
-  const { state, cache, writeback } = status;
+  const { state, cache, writeback, backing } = status;
   const waiting = cache.dirtyBlocks + cache.zeroBlocks;
   const lost = cache.lostBlocks === 0
     ? ""
@@ -73,6 +73,11 @@ export function stateSentence(status: ServerStatus): string {
             formatSeconds(writeback.failingSeconds ?? 0)
           } (${writeback.lastError}): ` +
             `${blocks(waiting)} wait in the cache, none of them is lost, and it is tried again.`,
+        );
+      } else if (backing.away !== null) {
+        parts.unshift(
+          `The backing device cannot be reached (${backing.away}): writes and what the cache holds go on, other reads wait, ` +
+            `${blocks(waiting)} wait to be written back, and none of them is lost.`,
         );
       }
       return parts.join(" ").trim();

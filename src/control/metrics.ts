@@ -134,6 +134,11 @@ export function metricsText(status: ServerStatus, engine: EngineStatus): string 
   );
 
   page.gauge("nbdboost_backing_size_bytes", "Size of the backing device.", status.backing.sizeBytes);
+  page.gauge(
+    "nbdboost_backing_reachable",
+    "0 while the backing device cannot be reached.",
+    status.backing.away === null ? 1 : 0,
+  );
   page.gauge("nbdboost_cache_size_bytes", "Size of the cache device.", cache.sizeBytes);
   page.gauge("nbdboost_ram_bytes", "RAM for index, log and write-back.", cache.ramBytes);
   page.gauge("nbdboost_log_segment_bytes", "Size of one segment of the log.", cache.segmentBytes);

@@ -72,7 +72,7 @@ export type ToWorker = Request & { number: number };
 /** What the Worker sends. */
 export type ToMain =
   | { tell: "awake"; descriptor: number }
-  | { tell: "warning"; message: string }
+  | { tell: "warning"; message: string; level?: "error" }
   | { tell: "progress"; number: number; done: number; total: number; phase: string }
   | { tell: "answer"; number: number; answer: unknown }
   | { tell: "failure"; number: number; error: PlainError }

@@ -28,7 +28,7 @@ export const includedWorker = (): Promise<unknown> => import("./ring_worker.ts")
 /** What the host is told while it runs. */
 export interface HostEvents {
   /** Takes a sentence for the operator. */
-  warn?: (message: string) => void;
+  warn?: (message: string, level?: "error") => void;
   /** Progress of recovery: segments read, and segments in all. */
   onProgress?: (done: number, total: number) => void;
   /** The engine is gone through a mistake of ours; nothing is served any more. */
@@ -172,7 +172,7 @@ class Line {
         this.#descriptor = message.descriptor;
         return this.#awake();
       case "warning":
-        return this.#events.warn?.(message.message);
+        return this.#events.warn?.(message.message, message.level);
       case "ended":
         return this.#end();
       case "progress":

@@ -5,6 +5,7 @@
  * @module
  */
 
+import type { Warn } from "../cache/core.ts";
 import { openCache } from "../cache/open.ts";
 import type { BlockDevice } from "../device/block_device.ts";
 import { openDevice } from "../device/open.ts";
@@ -43,7 +44,8 @@ async function openPair(options: HostOptions): Promise<{ cache: BlockDevice; bac
 }
 
 async function start(number: number, options: HostOptions): Promise<Started> {
-  const warn = (message: string) => port.postMessage({ tell: "warning", message });
+  const warn: Warn = (message, level) =>
+    port.postMessage({ tell: "warning", message, ...(level === undefined ? {} : { level }) });
   const { clock } = reactor;
   const cache = await openCache({
     ...await openPair(options),

@@ -124,8 +124,8 @@ export class Durability {
       const cause = error instanceof Error ? error.message : String(error);
       this.#failure = new DeviceError(
         "EIO",
-        `The cache device ${this.#device.name} failed a log write or sync (${cause}): nothing more is accepted; restart ` +
-          `to see what is really on the device`,
+        `The cache device ${this.#device.name} failed a log write or sync (${cause}): nothing more is accepted, reads ` +
+          `go on, and what was flushed before is safe; restart to see what is really on the device`,
         { cause: error },
       );
       for (const waiter of this.#waiters.splice(0)) waiter.reject(this.#failure);

@@ -183,7 +183,9 @@ class NbdServer implements Server {
       } catch (error) {
         if (this.#closing !== null) return;
         const reason = error instanceof Error ? error.message : String(error);
-        this.#warn(`Cannot accept a connection: ${reason}; trying again`);
+        this.#warn(
+          `Cannot accept a connection: ${reason}; clients that are connected are served, and it is tried again`,
+        );
         await this.#pause(acceptRetryMs);
       }
     }
@@ -192,7 +194,9 @@ class NbdServer implements Server {
   #welcome(socket: IoConnection): void {
     const full = this.#connections.size >= this.#connectionsMax;
     if (full && !this.#refusing) {
-      this.#warn(`refusing clients: ${this.#connectionsMax} connections are open, and no more are allowed`);
+      this.#warn(
+        `refusing clients: ${this.#connectionsMax} connections are open, and no more are allowed; those go on`,
+      );
     }
     this.#refusing = full;
     if (full || this.#closing !== null) return socket.close();

@@ -180,7 +180,9 @@ export class Session {
 
   #fail(thrown: unknown): void {
     const text = thrown instanceof Error ? thrown.stack ?? thrown.message : String(thrown);
-    this.#options.warn(`dropped a client's connection because of a failure in the server: ${text}`);
+    this.#options.warn(
+      `dropped a client's connection because of a failure in the server; what it had flushed is safe: ${text}`,
+    );
     this.drop();
   }
 
@@ -211,7 +213,7 @@ export class Session {
 
   #end(reason: string): void {
     if (!this.#ending && reason !== "") {
-      this.#options.warn(`ended a client's connection because of ${reason}`);
+      this.#options.warn(`ended a client's connection because of ${reason}; what it had flushed is safe`);
     }
     this.#ending = true;
   }
