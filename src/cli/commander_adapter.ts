@@ -76,6 +76,7 @@ function makeParser(
         getErrHasColors: () => false,
       });
   const root = settle(new Parser("nbdboost"))
+    .configureHelp({ subcommandTerm: (command) => command.name() })
     .description("A crash-safe, log-structured write-back block cache, served over NBD.")
     .usage("COMMAND [OPTIONS]")
     .version(version, "-V, --version", "show the version")

@@ -6,6 +6,7 @@
 
 import { bench } from "./bench.ts";
 import { check } from "./check.ts";
+import { completions } from "./completions.ts";
 import { demo } from "./demo.ts";
 import { detach } from "./detach.ts";
 import { drain } from "./drain.ts";
@@ -30,4 +31,5 @@ export const commands: readonly Command[] = [
   recover,
   demo,
   bench,
+  completions,
 ];
