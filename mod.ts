@@ -54,6 +54,7 @@ export type { Extent, MarkedExtent, MarkKind, ReadEnd, Volume, WriteOptions } fr
 export type { Gap } from "./src/log/recovery.ts";
 export {
   type Export,
+  type Limits,
   type Observer,
   type RequestKind,
   serve,

@@ -9,3 +9,4 @@ export { checkCache, formatCache, inspectCache, openCache, recoverCache, serve }
 export { checkDmWriteboost, inspectDmWriteboost, isDmWriteboost, recoverDmWriteboost } from "../../mod.ts";
 export type { RecoveryReport } from "../../mod.ts";
 export { defaultTunables, parseTunable } from "../cache/tunables.ts";
+export { limitNames, parseLimit } from "../nbd/limits.ts";

@@ -95,11 +95,11 @@ async function startPortable(
   events: HostEvents,
   ioReason: string,
 ): Promise<EngineHost> {
-  const { listen, exportName, description, ...cacheOptions } = options;
+  const { listen, exportName, description, limits, ...cacheOptions } = options;
   const { warn = () => {}, onProgress = () => {} } = events;
   const cache = await openCache({ ...cacheOptions, warn, onProgress });
   const { readOnly } = options;
-  const served = await ServedCache.start(cache, { listen, exportName, description, readOnly, warn });
+  const served = await ServedCache.start(cache, { listen, exportName, description, readOnly, limits, warn });
   // Async functions, so that what they throw is a rejection, as it is from the other thread.
   return {
     io: "portable",

@@ -10,7 +10,7 @@
 import { exitCode, NbdboostError } from "../errors.ts";
 import { parseControlAddress } from "./control_address.ts";
 import { ControlService } from "./control_service.ts";
-import { defaultTunables, parseTunable } from "./engine.ts";
+import { defaultTunables, limitNames, parseLimit, parseTunable } from "./engine.ts";
 import { type EngineHost, ioChoices, startEngine } from "./engine_host.ts";
 import { Log, logFormats, logLevels } from "./log.ts";
 import { Output } from "./output.ts";
@@ -63,6 +63,13 @@ export const serve: Command = {
       value: "KEY=VALUE",
       repeatable: true,
       summary: `tune it: ${tunableNames.join(", ")}`,
+    },
+    {
+      name: "limit",
+      kind: "setting",
+      value: "KEY=VALUE",
+      repeatable: true,
+      summary: `what clients may cost: ${limitNames.join(", ")}`,
     },
     {
       name: "run",
@@ -175,6 +182,7 @@ async function runServe(options: Options, caller: Output): Promise<number> {
       acceptUnreadable: options.flag("accept-unreadable"),
       acceptChangedBacking: options.flag("accept-changed-backing"),
       tunables,
+      limits: Object.assign({}, ...options.list("limit").map(parseLimit)),
       listen: listen.length > 0 ? [...listen] : listenStandard,
       ...(exportName === undefined ? {} : { exportName }),
       description: "nbdboost",

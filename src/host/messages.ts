@@ -12,6 +12,7 @@
 import type { DrainReport } from "../cache/drain.ts";
 import type { RecoveryReport } from "../cache/open.ts";
 import type { Tunables } from "../cache/tunables.ts";
+import type { Limits } from "../nbd/limits.ts";
 import type { EngineStatus } from "./served.ts";
 import {
   DamageError,
@@ -38,6 +39,8 @@ export interface HostOptions {
   exportName?: string;
   /** A line for people about the export. */
   description?: string;
+  /** What clients may cost. */
+  limits?: Partial<Limits>;
 }
 
 /** What a started engine tells of itself. */

@@ -58,6 +58,7 @@ async function start(number: number, options: HostOptions): Promise<Started> {
     listen: options.listen,
     exportName: options.exportName,
     description: options.description,
+    limits: options.limits,
     readOnly: options.readOnly,
     io,
     clock,

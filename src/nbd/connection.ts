@@ -10,7 +10,7 @@
 
 import type { Clock } from "../clock.ts";
 import type { IoConnection } from "../io/io.ts";
-import { closingMsMax, handshakeMsMax, shutdownLingerMs } from "./constants.ts";
+import { closingMsMax, shutdownLingerMs } from "./constants.ts";
 import { Session, type SessionOptions } from "./session.ts";
 
 /** One client. */
@@ -35,9 +35,10 @@ export class Connection {
     this.#warn = options.warn;
     this.#session = new Session({ ...options, onOutput: () => this.#progress() });
     this.#finished = new Promise((resolve) => this.#finish = resolve);
-    this.#cancelHandshake = this.#clock.after(handshakeMsMax, () => {
+    const { handshakeSeconds } = options.limits;
+    this.#cancelHandshake = this.#clock.after(handshakeSeconds * 1000, () => {
       if (!this.#session.isHandshaking) return;
-      this.#drop(`no export was chosen within ${handshakeMsMax / 1000} s of connecting`);
+      this.#drop(`no export was chosen within ${handshakeSeconds} s of connecting`);
     });
   }
 

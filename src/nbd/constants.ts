@@ -172,13 +172,6 @@ export const optionDataBytesMax = 1 * mib;
 export const optionDataDrainedBytesMax = 64 * mib;
 /** Options in one handshake; a real client needs fewer than ten. */
 export const optionsPerHandshakeMax = 64;
-/** Time in which a client has to get from connecting to its first request. */
-export const handshakeMsMax = 15_000;
-
-/** Requests of one connection that may wait for the volume at once. */
-export const requestsInFlightMax = 128;
-/** Bytes that one connection may hold: payloads waiting for the volume, and replies waiting for the client. */
-export const bytesInFlightMax = 64 * mib;
 /** READs shorter than this are sent as they are; longer ones leave their zeroes out where the client can take that. */
 export const holeReadBytesMin = 16 * kib;
 /** Zeroes shorter than this are sent as data. */
@@ -193,15 +186,12 @@ export const inputBufferBytes = 260 * kib;
 /** One send buffer of a connection: one reply of 256 KiB fits as a whole. */
 export const outputBufferBytes = 260 * kib;
 
-/** Connections of one server. */
-export const connectionsMax = 256;
 /** Time that a connection, which is to end, gets to take its last replies. */
 export const closingMsMax = 10_000;
 /** Time in which a server that closes still answers ESHUTDOWN on a connection that is quiet otherwise. */
 export const shutdownLingerMs = 50;
 
 assert(payloadAdvertisedBytesMax <= payloadAcceptedBytesMax);
-assert(payloadAcceptedBytesMax <= bytesInFlightMax, "one largest request must be admissible");
 assert(inputBufferBytes >= 256 * kib + extendedRequestHeaderBytes);
 assert(outputBufferBytes >= 256 * kib + dataChunkHeaderBytesMax);
 assert(optionDataBytesMax <= optionDataDrainedBytesMax);

@@ -5,6 +5,7 @@
  */
 
 export type { Export } from "./exports.ts";
+export type { Limits } from "./limits.ts";
 export { serve, type ServeOptions, type Server } from "./server.ts";
 export type { Observer, RequestKind, Statistics } from "./statistics.ts";
 export { formatNbdUri, isNbdUri, type NbdUri, parseNbdUri } from "./uri.ts";

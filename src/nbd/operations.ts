@@ -6,6 +6,7 @@
 
 import type { Clock } from "../clock.ts";
 import { DeviceError } from "../errors.ts";
+import type { Limits } from "./limits.ts";
 import type { OutputBuffer } from "./output_buffer.ts";
 import { errorReply, type ReplyForm } from "./replies.ts";
 import type { Observer, RequestKind, Statistics } from "./statistics.ts";
@@ -22,6 +23,8 @@ export interface TransmissionContext {
   readonly observer: Observer | null;
   /** Time for the observer. */
   readonly clock: Clock;
+  /** What the client may cost. */
+  readonly limits: Limits;
   /** Takes a sentence for the operator. */
   readonly warn: (message: string) => void;
   /** Called when an operation was started of which a promise tells the end. */

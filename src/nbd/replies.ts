@@ -122,6 +122,21 @@ export function holeChunkBytesOf(form: ReplyForm): number {
   return chunkHeaderBytesOf(form) + 12;
 }
 
+/** Queues the whole reply to a READ of nothing but zeroes. */
+export function holeReply(
+  out: OutputBuffer,
+  form: ReplyForm,
+  cookieHigh: number,
+  cookieLow: number,
+  offset: number,
+  length: number,
+): void {
+  const bytes = holeChunkBytesOf(form);
+  const at = out.reserve(bytes);
+  putHoleChunk(out.view, at, form, chunkDone, cookieHigh, cookieLow, offset, offset, length);
+  out.commit(bytes);
+}
+
 /** Queues the success of a command without data, in the shortest form that the client takes. */
 export function successReply(
   out: OutputBuffer,

@@ -10,9 +10,11 @@ import { UsageError } from "../errors.ts";
 import { type Io, type IoConnection, type IoListener, tellsByEvents } from "../io/io.ts";
 import { portableIo } from "../io/portable.ts";
 import { Connection } from "./connection.ts";
-import { closingMsMax, connectionsMax } from "./constants.ts";
+import { Budget } from "./budget.ts";
+import { closingMsMax } from "./constants.ts";
 import { EventDriver } from "./event_connection.ts";
 import { type Export, ExportTable } from "./exports.ts";
+import { completeLimits, type Limits } from "./limits.ts";
 import { newStatistics, type Observer, type Statistics } from "./statistics.ts";
 import { formatNbdUri, type NbdUri, parseNbdUri } from "./uri.ts";
 
@@ -37,8 +39,8 @@ export interface ServeOptions {
   warn?: ((message: string) => void) | undefined;
   /** Is told how long requests took. */
   observer?: Observer | undefined;
-  /** Connections beyond this number are closed at once; 256 by default. */
-  connectionsMax?: number | undefined;
+  /** What clients may cost; each has a usual value. */
+  limits?: Partial<Limits> | undefined;
 }
 
 /** A running server. */
@@ -64,7 +66,7 @@ export interface Server extends AsyncDisposable {
  *
  * The volumes stay yours: close the server first and each volume after it.
  *
- * @throws {UsageError} when a URI or an export's name cannot be meant, or TLS is asked for
+ * @throws {UsageError} when a URI, an export's name or a limit cannot be meant, or TLS is asked for
  * @throws {NbdboostError} when an address cannot be listened on; nothing is left listening then
  * @example
  * ```ts
@@ -86,6 +88,7 @@ export async function serve(volumes: Volume | readonly Export[], options: ServeO
     throw new UsageError("there is no address to listen on, expected at least one NBD URI");
   }
   const exports = exportTable(volumes, options, uris);
+  const limits = completeLimits(options.limits);
   const io = options.io ?? portableIo;
   const listeners: IoListener[] = [];
   try {
@@ -94,7 +97,7 @@ export async function serve(volumes: Volume | readonly Export[], options: ServeO
     for (const listener of listeners) listener.close();
     throw error;
   }
-  return new NbdServer(listeners, exports, options);
+  return new NbdServer(listeners, exports, limits, options);
 }
 
 function listenUri(text: string): NbdUri {
@@ -143,20 +146,22 @@ class NbdServer implements Server {
   readonly #clock: Clock;
   readonly #warn: (message: string) => void;
   readonly #observer: Observer | undefined;
-  readonly #connectionsMax: number;
+  readonly #limits: Limits;
+  readonly #budget: Budget;
   readonly #connections = new Map<Connection | EventDriver, Promise<void>>();
   readonly #accepting: Promise<void>[];
   readonly #pauses = new Set<() => void>();
   #refusing = false;
   #closing: Promise<void> | null = null;
 
-  constructor(listeners: readonly IoListener[], exports: ExportTable, options: ServeOptions) {
+  constructor(listeners: readonly IoListener[], exports: ExportTable, limits: Limits, options: ServeOptions) {
     this.#listeners = listeners;
     this.#exports = exports;
     this.#clock = options.clock ?? systemClock;
     this.#warn = options.warn ?? ((message) => console.warn(message));
     this.#observer = options.observer;
-    this.#connectionsMax = options.connectionsMax ?? connectionsMax;
+    this.#limits = limits;
+    this.#budget = new Budget(limits.totalBytes, limits.stallSeconds * 1000, this.#clock);
     this.uris = listeners.map(({ address }) => formatNbdUri(address, exports.all[0]!.name));
     this.#accepting = listeners.map((listener) => this.#accept(listener));
   }
@@ -192,10 +197,10 @@ class NbdServer implements Server {
   }
 
   #welcome(socket: IoConnection): void {
-    const full = this.#connections.size >= this.#connectionsMax;
+    const full = this.#connections.size >= this.#limits.connections;
     if (full && !this.#refusing) {
       this.#warn(
-        `refusing clients: ${this.#connectionsMax} connections are open, and no more are allowed; those go on`,
+        `refusing clients: ${this.#limits.connections} connections are open, and no more are allowed; those go on`,
       );
     }
     this.#refusing = full;
@@ -206,6 +211,8 @@ class NbdServer implements Server {
       observer: this.#observer,
       clock: this.#clock,
       warn: this.#warn,
+      limits: this.#limits,
+      budget: this.#budget,
     };
     const connection = tellsByEvents(socket)
       ? new EventDriver(socket, options)
@@ -230,6 +237,7 @@ class NbdServer implements Server {
     });
     await Promise.race([all, deadline]);
     cancel();
+    this.#budget.close();
   }
 
   #pause(delayMs: number): Promise<void> {

@@ -16,9 +16,11 @@
 
 import type { Volume } from "../cache/volume.ts";
 import type { Clock } from "../clock.ts";
+import type { Budget, Share } from "./budget.ts";
 import { inputBufferBytes, outputBufferBytes } from "./constants.ts";
 import type { ExportTable } from "./exports.ts";
 import { InputBuffer } from "./input_buffer.ts";
+import type { Limits } from "./limits.ts";
 import { Negotiation } from "./negotiation.ts";
 import { OutputBuffer } from "./output_buffer.ts";
 import type { Observer, Statistics } from "./statistics.ts";
@@ -36,6 +38,10 @@ export interface SessionOptions {
   clock: Clock;
   /** Takes a sentence for the operator. */
   warn: (message: string) => void;
+  /** What the client may cost. */
+  limits: Limits;
+  /** The bytes that it shares with other connections. */
+  budget: Budget;
   /** Called when `output`, `wantsInput` or `isClosed` may have changed outside of `received` and `sent`. */
   onOutput: () => void;
   /** Called when a request was started of which a promise will tell the end. */
@@ -56,9 +62,27 @@ export class Session {
   #dropped = false;
   /** The volume's memory that this session uses. */
   #lent: Uint8Array<ArrayBuffer>[] = [];
+  readonly #share: Share;
 
   constructor(options: SessionOptions) {
     this.#options = options;
+    this.#share = options.budget.share({
+      roomCame: () => {
+        if (!this.#transmission?.blocked) return;
+        this.#run();
+        options.onOutput();
+      },
+      waitsForClient: () => this.#output.queuedBytes > 0 || (this.#transmission?.isReceiving ?? false),
+      stalled: () => {
+        const { stallSeconds } = options.limits;
+        options.warn(
+          `dropped a client's connection: it held ${this.#share.held} bytes and moved none for ${stallSeconds} s, ` +
+            `while others waited for memory`,
+        );
+        this.drop();
+        options.onOutput();
+      },
+    });
     this.#negotiation = new Negotiation(options.exports, this.#output);
   }
 
@@ -110,6 +134,7 @@ export class Session {
 
   /** Takes the `count` bytes that arrived in `inputSpace()`, and executes every whole request. */
   received(count: number): void {
+    this.#share.moves++;
     this.#input.received(count);
     this.#run();
   }
@@ -132,7 +157,9 @@ export class Session {
   /** Takes note that the first `count` bytes of `output()` are sent. */
   sent(count: number): void {
     if (this.#dropped) return;
+    this.#share.moves++;
     this.#output.sent(count);
+    this.#settle();
     if (this.#transmission?.blocked) this.#run();
   }
 
@@ -147,6 +174,16 @@ export class Session {
     this.#dropped = this.#ending = true;
     this.#transmission?.drop();
     this.#output.clear();
+    this.#settle();
+  }
+
+  /** Tells the budget what is held; and nothing any more, once nothing more will be. */
+  #settle(): void {
+    const transmission = this.#transmission;
+    if (this.#ending) transmission?.stop();
+    const held = transmission?.heldBytes ?? 0;
+    if (this.#ending) this.#share.end(held);
+    else this.#share.settle(held);
   }
 
   /** Gives the volume its memory back. REQUIRES: it is closed, and neither a receive, a send nor a request is under way. */
@@ -199,15 +236,15 @@ export class Session {
     negotiation.run(this.#input);
     if (negotiation.ending !== null) this.#end(negotiation.ending);
     if (negotiation.ending !== null || negotiation.agreement === null) return false;
-    const { statistics, observer = null, clock, warn, onPromise = () => {} } = this.#options;
+    const { statistics, observer = null, clock, warn, limits, onPromise = () => {} } = this.#options;
     const onCompletion = () => this.#completed();
     const onFailure = (thrown: unknown) => {
       this.#fail(thrown);
       this.#options.onOutput();
     };
-    const context = { statistics, observer, clock, warn, onPromise, onCompletion, onFailure };
+    const context = { statistics, observer, clock, warn, limits, onPromise, onCompletion, onFailure };
     this.#borrow(negotiation.agreement.served.volume);
-    this.#transmission = new Transmission(negotiation.agreement, this.#output, context);
+    this.#transmission = new Transmission(negotiation.agreement, this.#output, context, this.#share);
     return true;
   }
 
@@ -216,9 +253,11 @@ export class Session {
       this.#options.warn(`ended a client's connection because of ${reason}; what it had flushed is safe`);
     }
     this.#ending = true;
+    this.#settle();
   }
 
   #completed(): void {
+    this.#settle();
     if (this.#transmission?.blocked) this.#run();
     this.#options.onOutput();
   }

@@ -9,7 +9,7 @@
 
 import type { ReadEnd, Volume } from "../cache/volume.ts";
 import { assert } from "../errors.ts";
-import { chunkDone, requestsInFlightMax } from "./constants.ts";
+import { chunkDone } from "./constants.ts";
 import type { Operations, TransmissionContext } from "./operations.ts";
 import type { OutputBuffer } from "./output_buffer.ts";
 import { dataHeaderBytesOf, putDataHeader, type ReplyForm } from "./replies.ts";
@@ -31,14 +31,14 @@ export class SoonReads implements ReadEnd {
   readonly #context: TransmissionContext;
   readonly #operations: Operations;
   readonly #otherwise: ReadOtherwise;
-  readonly #cookieHigh = new Int32Array(requestsInFlightMax);
-  readonly #cookieLow = new Int32Array(requestsInFlightMax);
-  readonly #flags = new Uint16Array(requestsInFlightMax);
-  readonly #offset = new Float64Array(requestsInFlightMax);
-  readonly #length = new Int32Array(requestsInFlightMax);
-  readonly #startedMs = new Float64Array(requestsInFlightMax);
-  readonly #free = new Uint16Array(requestsInFlightMax);
-  #freeCount = requestsInFlightMax;
+  readonly #cookieHigh: Int32Array;
+  readonly #cookieLow: Int32Array;
+  readonly #flags: Uint16Array;
+  readonly #offset: Float64Array;
+  readonly #length: Int32Array;
+  readonly #startedMs: Float64Array;
+  readonly #free: Uint16Array;
+  #freeCount: number;
 
   constructor(
     volume: Volume,
@@ -54,7 +54,15 @@ export class SoonReads implements ReadEnd {
     this.#context = context;
     this.#operations = operations;
     this.#otherwise = otherwise;
-    for (let i = 0; i < requestsInFlightMax; i++) this.#free[i] = i;
+    const places = context.limits.requests;
+    this.#cookieHigh = new Int32Array(places);
+    this.#cookieLow = new Int32Array(places);
+    this.#flags = new Uint16Array(places);
+    this.#offset = new Float64Array(places);
+    this.#length = new Int32Array(places);
+    this.#startedMs = new Float64Array(places);
+    this.#free = Uint16Array.from({ length: places }, (_, place) => place);
+    this.#freeCount = places;
   }
 
   // The hot path starts here.

@@ -7,8 +7,8 @@
  * so replies of different requests go in any order, as the protocol allows.
  *
  * Invariants: a WRITE has no effect before all of its payload has come, and its payload is always consumed; at most
- * `requestsInFlightMax` operations and about `bytesInFlightMax` bytes of payloads and unsent replies are held, beyond
- * that `blocked` is set and parsing stops until some are gone.
+ * `Limits.requests` operations and about `Limits.connectionBytes` of payloads and unsent replies are held, and no more than
+ * the server's {@linkcode Budget} has room for; beyond that `blocked` is set and parsing stops until some are gone.
  *
  * @module
  */
@@ -16,7 +16,6 @@
 import type { Volume } from "../cache/volume.ts";
 import { decodeContextList, queryStatus } from "./block_status.ts";
 import {
-  bytesInFlightMax,
   chunkDone,
   command,
   commandFlag,
@@ -26,10 +25,10 @@ import {
   magic,
   payloadAcceptedBytesMax,
   requestHeaderBytes,
-  requestsInFlightMax,
   wireError,
 } from "./constants.ts";
 import type { MetaContext } from "./contexts.ts";
+import type { Share } from "./budget.ts";
 import type { InputBuffer } from "./input_buffer.ts";
 import type { Agreement } from "./negotiation.ts";
 import { Operations, type TransmissionContext } from "./operations.ts";
@@ -40,9 +39,8 @@ import {
   dataHeaderBytesOf,
   doneReply,
   errorReply,
-  holeChunkBytesOf,
+  holeReply,
   putDataHeader,
-  putHoleChunk,
   type ReplyForm,
   replyForm,
   successReply,
@@ -85,6 +83,7 @@ export class Transmission {
   readonly #statistics: Statistics;
   readonly #operations: Operations;
   readonly #soonReads: SoonReads;
+  readonly #share: Share;
   #pending: Pending | null = null;
   /** The offset of the request at hand as it came, which an extended refusal repeats. */
   #offsetHigh = 0;
@@ -93,7 +92,8 @@ export class Transmission {
   #readsNow = 0;
   #writesNow = 0;
 
-  constructor(agreement: Agreement, out: OutputBuffer, context: TransmissionContext) {
+  constructor(agreement: Agreement, out: OutputBuffer, context: TransmissionContext, share: Share) {
+    this.#share = share;
     this.#volume = agreement.served.volume;
     const form = this.#form = agreement.form;
     const extended = form === replyForm.extended;
@@ -195,11 +195,28 @@ export class Transmission {
   }
 
   #admits(bytes: number): boolean {
-    const held = this.#operations.heldBytes + this.#out.queuedBytes;
-    const admitted = this.#operations.inFlight < requestsInFlightMax &&
-      (held === 0 || held + bytes <= bytesInFlightMax);
+    const { limits } = this.#context;
+    const held = this.heldBytes;
+    const admitted = this.#operations.inFlight < limits.requests &&
+      (held === 0 || held + bytes <= limits.connectionBytes) && this.#share.admits(held, bytes);
     this.blocked = !admitted;
     return admitted;
+  }
+
+  /** Bytes of payloads and replies that are held. */
+  get heldBytes(): number {
+    return this.#operations.heldBytes + this.#out.queuedBytes;
+  }
+
+  /** True while a payload has begun to come and is not whole. */
+  get isReceiving(): boolean {
+    return this.#pending !== null;
+  }
+
+  /** Nothing more comes: a payload that is not whole has no effect and holds nothing. */
+  stop(): void {
+    if (this.#pending?.error === 0) this.#operations.heldBytes -= this.#pending.length;
+    this.#pending = null;
   }
 
   #read(cookieHigh: number, cookieLow: number, flags: number, offset: number, length: number): void {
@@ -292,11 +309,7 @@ export class Transmission {
 
   /** All of it is zeroes that nobody needs to send. */
   #readHole(cookieHigh: number, cookieLow: number, offset: number, length: number): void {
-    const bytes = holeChunkBytesOf(this.#form);
-    const at = this.#out.reserve(bytes);
-    const { view } = this.#out;
-    putHoleChunk(view, at, this.#form, chunkDone, cookieHigh, cookieLow, offset, offset, length);
-    this.#out.commit(bytes);
+    holeReply(this.#out, this.#form, cookieHigh, cookieLow, offset, length);
     this.#countRead(length);
   }
 

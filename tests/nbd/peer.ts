@@ -7,6 +7,8 @@
 
 import type { Volume } from "../../src/cache/volume.ts";
 import { systemClock } from "../../src/clock.ts";
+import { Budget } from "../../src/nbd/budget.ts";
+import { completeLimits, type Limits } from "../../src/nbd/limits.ts";
 import { type Export, ExportTable } from "../../src/nbd/exports.ts";
 import { Session } from "../../src/nbd/session.ts";
 import { newStatistics, type Observer } from "../../src/nbd/statistics.ts";
@@ -37,6 +39,8 @@ export interface PeerOptions {
   exports?: Export[];
   /** The session uses memory of the volume. */
   borrows?: boolean;
+  limits?: Partial<Limits>;
+  budget?: Budget;
 }
 
 export class Peer {
@@ -56,7 +60,10 @@ export class Peer {
 
   constructor(volume: Volume, options: PeerOptions = {}) {
     const readOnly = options.readOnly ?? false;
+    const limits = completeLimits(options.limits);
     this.session = new Session({
+      limits,
+      budget: options.budget ?? new Budget(limits.totalBytes, limits.stallSeconds * 1000, systemClock),
       exports: new ExportTable(options.exports ?? [{ name: "", description: "", readOnly, volume }]),
       statistics: this.statistics,
       observer: options.observer,
@@ -117,7 +124,6 @@ export class Peer {
       if (this.session.isEnding && this.session.requestsInFlight === 0) break;
       if (at === bytes.length && this.session.isQuiet) break;
       if (this.session.wantsInput && at < bytes.length) continue;
-      if (this.session.isQuiet) continue;
       await new Promise<void>((resolve) => this.#progress = resolve);
     }
     this.drain();

@@ -1,5 +1,6 @@
 import { NbdboostError, UsageError } from "../../src/errors.ts";
-import { closingMsMax, handshakeMsMax, shutdownLingerMs } from "../../src/nbd/constants.ts";
+import { closingMsMax, shutdownLingerMs } from "../../src/nbd/constants.ts";
+import { defaultLimits } from "../../src/nbd/limits.ts";
 import { serve, type ServeOptions } from "../../src/nbd/mod.ts";
 import { Client, RawClient } from "./client.ts";
 import { FakeClock } from "./fake_clock.ts";
@@ -181,7 +182,7 @@ Deno.test("serve: connections beyond the limit are closed at once, and may come 
     const third = await Client.connect(uri);
     third.close();
     second.close();
-  }, { connectionsMax: 2 });
+  }, { limits: { connections: 2 } });
 });
 
 Deno.test("serve: a client that does not finish its handshake in time is dropped, others are not", async () => {
@@ -197,7 +198,7 @@ Deno.test("serve: a client that does not finish its handshake in time is dropped
   const slow = await RawClient.connect(uri);
   await slow.greet();
   assertEquals((await slow.option(Opt.LIST)).length, 2);
-  clock.advance(handshakeMsMax - 1);
+  clock.advance(defaultLimits.handshakeSeconds * 1000 - 1);
   assertEquals((await slow.option(Opt.LIST)).at(-1)!.type, Rep.ACK);
   clock.advance(1);
   assertEquals((await slow.rest()).length, 0);

@@ -1,5 +1,5 @@
 import fc from "fast-check";
-import { bytesInFlightMax, requestsInFlightMax } from "../../src/nbd/constants.ts";
+import { defaultLimits } from "../../src/nbd/limits.ts";
 import type { RequestKind } from "../../src/nbd/statistics.ts";
 import { Gate, MemoryVolume } from "./memory_volume.ts";
 import { Peer } from "./peer.ts";
@@ -16,6 +16,7 @@ import {
 } from "./wire.ts";
 import { assert, assertEquals, assertGreater, assertLess } from "../assert.ts";
 
+const { connectionBytes: bytesInFlightMax, requests: requestsInFlightMax } = defaultLimits;
 const kib = 1024;
 const mib = 1024 * kib;
 

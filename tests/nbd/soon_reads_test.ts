@@ -1,6 +1,6 @@
 // Why: READs that end in a call go past the promises that all other requests in flight share.
 import { systemClock } from "../../src/clock.ts";
-import { requestsInFlightMax } from "../../src/nbd/constants.ts";
+import { defaultLimits } from "../../src/nbd/limits.ts";
 import { kib } from "../../src/units.ts";
 import { assert, assertEquals } from "../assert.ts";
 import { Gate, MemoryVolume } from "./memory_volume.ts";
@@ -20,11 +20,11 @@ for (const structured of [false, true]) {
     const gate = new Gate();
     const { peer, volume } = made(gate, { structured });
     const requests = Array.from(
-      { length: requestsInFlightMax + 20 },
+      { length: defaultLimits.requests + 20 },
       (_, i) => peer.encode({ type: Cmd.READ, offset: i * 11, length: 100, cookie: BigInt(i) }),
     );
     peer.feed(pack(...requests));
-    assertEquals(peer.session.requestsInFlight, requestsInFlightMax);
+    assertEquals(peer.session.requestsInFlight, defaultLimits.requests);
     assert(!peer.session.wantsInput);
     gate.open();
     await peer.exchange(pack());

@@ -4,7 +4,8 @@
  * @module
  */
 
-import { bytesInFlightMax, outputBufferBytes } from "../../../src/nbd/constants.ts";
+import { outputBufferBytes } from "../../../src/nbd/constants.ts";
+import { defaultLimits } from "../../../src/nbd/limits.ts";
 import { SeededRandom } from "../../../src/random.ts";
 import { MemoryVolume } from "../memory_volume.ts";
 import { Peer } from "../peer.ts";
@@ -53,7 +54,7 @@ async function hostileSession(seed: number): Promise<{ bytes: number; ended: boo
   const ended = session.isClosed;
   const failure = warnings.find((warning) => /failure/.test(warning));
   if (failure !== undefined) throw new Error(failure);
-  if (peer.queuedBytesMax > bytesInFlightMax + 2 * outputBufferBytes) {
+  if (peer.queuedBytesMax > defaultLimits.connectionBytes + 2 * outputBufferBytes) {
     throw new Error(`${peer.queuedBytesMax} bytes were held for sending`);
   }
   session.ended();
