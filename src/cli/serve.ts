@@ -10,12 +10,14 @@
 import { exitCode, NbdboostError } from "../errors.ts";
 import { parseControlAddress } from "./control_address.ts";
 import { ControlService } from "./control_service.ts";
-import { defaultTunables, limitNames, parseLimit, parseTunable } from "./engine.ts";
-import { type EngineHost, ioChoices, startEngine } from "./engine_host.ts";
+import { openNotifier } from "../io/notify.ts";
+import { defaultTunables, limitNames } from "./engine.ts";
+import { type EngineHost, ioChoices } from "./engine_host.ts";
 import { Log, logFormats, logLevels } from "./log.ts";
 import { Output } from "./output.ts";
 import { startCommand, StopSignal, writePidFile } from "./process.ts";
 import { noteRecovery } from "./recovery_note.ts";
+import { servePlan, startPlan } from "./serve_plan.ts";
 import { backingOption, cacheOption, type Command, type Options } from "./table.ts";
 
 /** The tunables as the command line spells them. */
@@ -37,8 +39,14 @@ export const serve: Command = {
   destroys:
     "nothing by itself; clients may overwrite whatever the backing device holds (unless --read-only).",
   options: [
-    cacheOption,
-    backingOption,
+    { ...cacheOption, required: false },
+    { ...backingOption, required: false },
+    {
+      name: "config",
+      kind: "text",
+      value: "PATH",
+      summary: "a TOML file with several exports, instead of --cache, --backing and what goes with them",
+    },
     {
       name: "listen",
       kind: "text",
@@ -139,6 +147,11 @@ export const serve: Command = {
       line: `nbdboost serve --cache c.nbb --backing disk.img --run 'nbdinfo "$uri"'`,
       says: "serves it for as long as one command runs",
     },
+    {
+      line: "nbdboost serve --config /etc/nbdboost.toml",
+      says:
+        "serves every [[export]] of the file: name, cache, backing, description, read-only, set = { KEY = VALUE }",
+    },
   ],
   exits: {
     0: "stopped by a signal, all is durable (with --run: as COMMAND ended)",
@@ -155,10 +168,7 @@ async function runServe(options: Options, caller: Output): Promise<number> {
   );
   const output = new Output(log.terminal);
   const warn = (message: string, level: "error" | "warning" = "warning") => log.tell(level, message);
-  const tunables = Object.assign({}, ...options.list("set").map(parseTunable)) as ReturnType<
-    typeof parseTunable
-  >;
-  const listen = options.list("listen");
+  const plan = servePlan(options, listenStandard);
   const pidFile = options.text("pid-file");
   using stop = new StopSignal(() => {
     log.tell("error", "stopped at once: what was not flushed may be lost; the next serve recovers");
@@ -167,39 +177,41 @@ async function runServe(options: Options, caller: Output): Promise<number> {
 
   const address = options.text("control");
   if (address !== undefined && address !== "off") parseControlAddress(address);
+  const notifier = openNotifier();
+  if (notifier.why !== undefined) warn(notifier.why);
+  notifier.tell("STATUS=opening and recovering");
   const progress = output.progress("recovering", "segments");
-  const exportName = options.text("export");
   let lose: (error: Error) => void = () => {};
   const lost = new Promise<never>((_, reject) => lose = reject);
   lost.catch(() => {});
   let control: ControlService | undefined;
   try {
-    const host = await startEngine(options.text("io") ?? "auto", {
-      cache: options.needed("cache"),
-      backing: options.needed("backing"),
-      readOnly: options.flag("read-only"),
-      acceptDamage: options.flag("accept-damage"),
-      acceptUnreadable: options.flag("accept-unreadable"),
-      acceptChangedBacking: options.flag("accept-changed-backing"),
-      tunables,
-      limits: Object.assign({}, ...options.list("limit").map(parseLimit)),
-      listen: listen.length > 0 ? [...listen] : listenStandard,
-      ...(exportName === undefined ? {} : { exportName }),
-      description: "nbdboost",
-    }, { warn, onProgress: progress.update, onLost: (error) => lose(error) }).finally(progress.end);
+    const host = await startPlan(plan, {
+      warn,
+      onProgress: progress.update,
+      onLost: (error) => lose(error),
+      onOpened: (name, recovery) =>
+        noteRecovery(recovery, { note: (text) => log.tell("info", `${name}${text}`) }),
+    }).finally(progress.end);
     try {
-      noteRecovery(host.recovery, { note: (text) => log.tell("info", text) });
-      control = await ControlService.open({
-        control: address,
-        tokenFile: options.text("token-file"),
-        cache: options.needed("cache"),
-      }, warn);
-      const detached = startControl(control, host, log);
+      const { engine } = host;
+      if (engine !== undefined) {
+        const { cache } = plan.exports[0]!;
+        control = await ControlService.open({
+          control: address,
+          tokenFile: options.text("token-file"),
+          cache,
+        }, warn);
+      }
+      const detached = engine === undefined ? never : startControl(control, engine, log);
       const removePidFile = pidFile === undefined ? () => {} : writePidFile(pidFile);
       try {
-        log.tell("info", `I/O backend: ${host.io} (${host.ioReason})`);
+        const { io, ioReason } = engine ??
+          { io: "portable", ioReason: "it serves several exports in one process" };
+        log.tell("info", `I/O backend: ${io} (${ioReason})`);
         for (const uri of host.uris) output.line(`listening on ${uri}`);
         output.line("ready");
+        notifier.tell("READY=1", `STATUS=serving ${host.uris.join(" ")}`);
         return await Promise.race([
           untilStopped(stop, options.text("run"), host.uris[0] ?? ""),
           detached,
@@ -209,6 +221,7 @@ async function runServe(options: Options, caller: Output): Promise<number> {
         removePidFile();
       }
     } finally {
+      notifier.tell("STOPPING=1", "STATUS=making everything durable");
       await host.close();
     }
   } finally {
@@ -216,6 +229,9 @@ async function runServe(options: Options, caller: Output): Promise<number> {
     await control?.close();
   }
 }
+
+/** Resolves to nothing, ever. */
+const never = new Promise<never>(() => {});
 
 /** Answers on the control address from now on; resolves to the exit code when a client detached the cache. */
 function startControl(control: ControlService | undefined, host: EngineHost, log: Log): Promise<number> {

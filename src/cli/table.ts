@@ -204,6 +204,12 @@ export class Options {
     return value;
   }
 
+  /** Whether an option was given. */
+  has(name: string): boolean {
+    this.#spec(name);
+    return this.#values.has(name);
+  }
+
   /** The bytes of a size option, if it was given. */
   size(name: string): number | undefined {
     this.#spec(name);

@@ -1,0 +1,145 @@
+/**
+ * What `serve` is to serve, from its options or from its configuration file, and how it is started: one cache on either
+ * backend, with a control address; several on the portable one, without.
+ *
+ * @module
+ */
+
+import { NbdboostError, RefusedError, UsageError } from "../errors.ts";
+import type { HostEvents } from "../host/ring_host.ts";
+import { passedSockets } from "../io/notify.ts";
+import { parseLimit, parseTunable, type RecoveryReport } from "./engine.ts";
+import { type EngineHost, startEngine } from "./engine_host.ts";
+import { parseServeConfig, type ServeConfig } from "./serve_config.ts";
+import { serveMany } from "./serve_many.ts";
+import { type Options } from "./table.ts";
+
+/** What is to be served. */
+export interface ServePlan extends ServeConfig {
+  io: string;
+}
+
+/** What was started. */
+export interface Started {
+  readonly uris: readonly string[];
+  /** Of a single cache; several have no control address. */
+  readonly engine: EngineHost | undefined;
+  close(): Promise<void>;
+}
+
+/** What is told while it starts. */
+export interface PlanEvents extends HostEvents {
+  /** A cache was opened; `name` says which, if there are several. */
+  onOpened: (name: string, recovery: RecoveryReport) => void;
+}
+
+/** What belongs into the file when there is one. */
+const perExport = [
+  "cache",
+  "backing",
+  "export",
+  "read-only",
+  "set",
+  "accept-damage",
+  "accept-unreadable",
+  "accept-changed-backing",
+] as const;
+
+/** Reads options and file. Throws {@linkcode UsageError} for what does not go together. */
+export function servePlan(options: Options, listenStandard: string): ServePlan {
+  const sockets = passedSockets();
+  if (sockets > 0) {
+    throw new RefusedError(
+      `Cannot serve on the ${sockets} sockets that the service manager opened (LISTEN_FDS): this version does not ` +
+        `take over sockets that are open already, for which Deno has no call; let it listen by itself (--listen) and ` +
+        `start it before its clients`,
+    );
+  }
+  const path = options.text("config");
+  const config = path === undefined ? planOf(options) : parseServeConfig(path, readConfig(path, options));
+  const listen = options.list("listen");
+  const limits = Object.assign({}, config.limits, ...options.list("limit").map(parseLimit));
+  const io = options.text("io") ?? config.io ?? "auto";
+  if (listen.length > 0) config.listen = [...listen];
+  if (config.listen.length === 0) config.listen = [listenStandard];
+  if (config.exports.length > 1) refuseWithSeveral(options, io);
+  return { ...config, limits, io };
+}
+
+function refuseWithSeveral(options: Options, io: string): void {
+  if (io === "ring") {
+    throw new RefusedError("Cannot serve several exports with --io ring: it serves one; use --io portable");
+  }
+  const control = options.text("control");
+  if (control === undefined || control === "off") return;
+  throw new RefusedError(
+    "Cannot serve several exports with --control: a control address is of one cache; leave it out, or serve one each",
+  );
+}
+
+function readConfig(path: string, options: Options): string {
+  const stray = perExport.find((name) => options.has(name));
+  if (stray !== undefined) {
+    throw new UsageError(
+      `Option --${stray} is given besides --config: expected it in the file, in its [[export]].`,
+    );
+  }
+  try {
+    return Deno.readTextFileSync(path);
+  } catch (cause) {
+    throw new NbdboostError(`Cannot read --config ${path}: ${(cause as Error).message}; check the path.`, {
+      cause,
+    });
+  }
+}
+
+function planOf(options: Options): ServeConfig {
+  const [cache, backing] = [options.text("cache"), options.text("backing")];
+  if (cache === undefined || backing === undefined) {
+    const missing = [cache ?? "--cache PATH", backing ?? "--backing TARGET"].filter((text) =>
+      text.startsWith("--")
+    );
+    throw new UsageError(
+      `Command serve lacks ${
+        missing.join(" and ")
+      }: expected, for example, nbdboost serve --cache /ssd/cache.nbb ` +
+        `--backing /dev/sdb, or --config PATH (see nbdboost serve --help).`,
+    );
+  }
+  return {
+    listen: [],
+    io: undefined,
+    limits: {},
+    exports: [{
+      name: options.text("export") ?? "",
+      cache,
+      backing,
+      description: "nbdboost",
+      readOnly: options.flag("read-only"),
+      acceptDamage: options.flag("accept-damage"),
+      acceptUnreadable: options.flag("accept-unreadable"),
+      acceptChangedBacking: options.flag("accept-changed-backing"),
+      tunables: Object.assign({}, ...options.list("set").map(parseTunable)),
+    }],
+  };
+}
+
+/** Opens and serves what is planned. */
+export async function startPlan(plan: ServePlan, events: PlanEvents): Promise<Started> {
+  const { io, listen, limits, exports } = plan;
+  const [first] = exports;
+  if (first !== undefined && exports.length === 1) {
+    const { name, ...options } = first;
+    // Without a name of its own the export has the one that the URIs name.
+    const exportName = name === "" ? {} : { exportName: name };
+    const engine = await startEngine(io, { ...options, ...exportName, listen, limits }, events);
+    events.onOpened("", engine.recovery);
+    return { uris: engine.uris, engine, close: () => engine.close() };
+  }
+  const served = await serveMany(plan, {
+    warn: events.warn ?? (() => {}),
+    onProgress: events.onProgress ?? (() => {}),
+    onOpened: (name, recovery) => events.onOpened(`export "${name}": `, recovery),
+  });
+  return { uris: served.uris, engine: undefined, close: () => served.close() };
+}

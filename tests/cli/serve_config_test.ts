@@ -1,0 +1,204 @@
+/** `serve --config`: several exports from one process; and what a service manager is told. */
+
+import { parseServeConfig } from "../../src/cli/serve_config.ts";
+import { UsageError } from "../../src/errors.ts";
+import { openNotifier } from "../../src/io/notify.ts";
+import { Client, RawClient } from "../nbd/client.ts";
+import { Opt, Rep } from "../nbd/wire.ts";
+import { assert, assertEquals, assertStringIncludes, assertThrows } from "../assert.ts";
+import { cliPath, runHere, ServerProcess, Temp } from "./support.ts";
+
+const full = `
+listen = ["nbd://127.0.0.1:0", "nbd+unix:///?socket=/run/s"]
+io = "portable"
+[limits]
+connections = 9
+total_bytes = "256M"
+[[export]]
+name = "disk"
+cache = "/a"
+backing = "/b"
+description = "a disk"
+read-only = true
+set = { writeback = "on", full_timeout = 5 }
+[[export]]
+name = "other"
+cache = "/c"
+backing = "nbd://host/x"
+`;
+
+Deno.test("parseServeConfig: reads all that there is", () => {
+  const config = parseServeConfig("f.toml", full);
+  assertEquals(config.listen.length, 2);
+  assertEquals([config.io, config.limits], ["portable", { connections: 9, totalBytes: 256 << 20 }]);
+  const [disk, other] = config.exports;
+  assertEquals([disk!.name, disk!.cache, disk!.backing, disk!.description], ["disk", "/a", "/b", "a disk"]);
+  assertEquals([disk!.readOnly, disk!.tunables], [true, { writeback: "on", fullTimeout: 5 }]);
+  assertEquals([other!.readOnly, other!.description, other!.backing], [false, "nbdboost", "nbd://host/x"]);
+});
+
+Deno.test("parseServeConfig: says what is wrong, where, and what was expected", () => {
+  const one = '[[export]]\ncache = "a"\nbacking = "b"\n';
+  const cases: [string, string][] = [
+    ["listen = [", "line 1"],
+    ["", "no export"],
+    ["export = 3", '"export" is 3'],
+    [`colour = "red"\n${one}`, '"colour" is unknown; expected one of listen, io, limits, export'],
+    [`${one}colour = "red"`, '"colour" in export 1 is unknown'],
+    ['[[export]]\ncache = "a"', '"backing" in export 1 is missing'],
+    [`${one}read-only = "yes"`, '"read-only" in export 1 is "yes"; expected true or false'],
+    [`${one}set = { writeback = "maybe" }`, "expected auto, on or off"],
+    [`limits = { connections = 0 }\n${one}`, "expected a whole number from 1"],
+    [`listen = [1]\n${one}`, '"listen" is [1]'],
+    [`${one}name = "x"\n${one}name = "x"`, 'the name "x"'],
+    [`${one}name = "x"\n${one}name = "y"`, 'the cache "a"'],
+  ];
+  for (const [text, words] of cases) {
+    const error = assertThrows(() => parseServeConfig("f.toml", text), UsageError);
+    assertStringIncludes(error.message, words);
+    assertStringIncludes(error.message, "f.toml");
+  }
+});
+
+Deno.test("serve --config: several exports from one process, each with its own cache, description and rights", async () => {
+  await using temp = await Temp.make();
+  const pairs = [];
+  for (const name of ["one", "two"]) {
+    const backing = await temp.sparse(`${name}.img`, 16 << 20);
+    const cache = temp.join(`${name}.nbb`);
+    const made = await runHere("format", "--cache", cache, "--backing", backing, "--cache-size", "16MiB");
+    assertEquals(made.code, 0, made.err);
+    pairs.push({ name, cache, backing });
+  }
+  const path = temp.join("serve.toml");
+  await Deno.writeTextFile(
+    path,
+    [
+      `listen = "nbd+unix:///?socket=${temp.join("s")}"`,
+      ...pairs.map(({ name, cache, backing }) =>
+        `[[export]]\nname = "${name}"\ncache = "${cache}"\nbacking = "${backing}"\ndescription = "number ${name}"\n` +
+        `read-only = ${name === "two"}\n`
+      ),
+    ].join("\n"),
+  );
+  const server = await ServerProcess.start(["--config", path]);
+  const uri = `nbd+unix:///?socket=${temp.join("s")}`;
+  const raw = await RawClient.connect(uri);
+  await raw.greet();
+  const listed = (await raw.option(Opt.LIST)).filter(({ type }) => type === Rep.SERVER);
+  assertEquals(listed.map(({ data }) => new TextDecoder().decode(data.subarray(4))), [
+    "onenumber one",
+    "twonumber two",
+  ]);
+  raw.close();
+  const [one, two] = await Promise.all(
+    ["one", "two"].map((exportName) => Client.connect(uri, { exportName })),
+  );
+  assertEquals(await one!.write(4096, new Uint8Array(4096).fill(1)), 0);
+  assertEquals(await two!.write(4096, new Uint8Array(4096).fill(1)), 1, "EPERM");
+  assertEquals(await one!.flush(), 0);
+  assertEquals(await two!.read(4096, 8), new Uint8Array(8), "not the other one's");
+  await Promise.all([one!.disconnect(), two!.disconnect()]);
+  assertEquals(await server.stop(), 0, server.notes.join("\n"));
+  for (const { cache, backing } of pairs) {
+    assertEquals((await runHere("check", "--cache", cache, "--backing", backing)).code, 0);
+  }
+});
+
+Deno.test("serve: what does not go together is refused", async () => {
+  await using temp = await Temp.make();
+  const path = temp.join("f.toml");
+  const one = (n: number) => `[[export]]\nname = "${n}"\ncache = "c${n}"\nbacking = "b${n}"\n`;
+  await Deno.writeTextFile(path, one(1) + one(2));
+  const cases: [string[], number, string][] = [
+    [["--config", path, "--cache", "x"], 2, "--cache is given besides --config"],
+    [["--config", path, "--read-only"], 2, "--read-only is given besides --config"],
+    [["--config", path, "--io", "ring"], 3, "it serves one"],
+    [["--config", path, "--control", "/tmp/x.sock"], 3, "of one cache"],
+    [["--config", temp.join("none")], 1, "check the path"],
+    [["--cache", "x"], 2, "lacks --backing TARGET"],
+    [["--cache", "x", "--backing", "y", "--limit", "connections=0"], 2, "expected a whole number"],
+  ];
+  for (const [args, code, words] of cases) {
+    const ended = await runHere("serve", ...args);
+    assertEquals(ended.code, code, ended.err);
+    assertStringIncludes(ended.err, words);
+  }
+});
+
+/** Runs `body` with a datagram socket that another process listens on, and returns what that one got. */
+async function withManager(path: string, messages: number, body: () => Promise<void>): Promise<string[]> {
+  const program = `
+    const socket = Deno.listenDatagram({ transport: "unixpacket", path: ${JSON.stringify(path)} });
+    console.log("listening");
+    for (let i = 0; i < ${messages}; i++) {
+      const [bytes] = await socket.receive();
+      console.log(JSON.stringify(new TextDecoder().decode(bytes)));
+    }`;
+  const file = `${path}.ts`;
+  await Deno.writeTextFile(file, program);
+  const child = new Deno.Command(Deno.execPath(), {
+    args: ["run", "--quiet", "--allow-all", "--unstable-net", file],
+    stdout: "piped",
+    stderr: "null",
+  }).spawn();
+  const lines: string[] = [];
+  const reader = child.stdout.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  const take = async () => {
+    const { value, done } = await reader.read();
+    text += value ?? "";
+    return !done;
+  };
+  while (!text.includes("listening\n") && await take());
+  await body();
+  while (await take());
+  await child.status;
+  for (const line of text.split("\n").slice(1)) if (line !== "") lines.push(JSON.parse(line));
+  return lines;
+}
+
+Deno.test("openNotifier: sends what it is told, and is silent without a manager", async () => {
+  assertEquals([openNotifier("").tell("READY=1"), openNotifier("").why], [false, undefined]);
+  if (Deno.build.os !== "linux") return;
+  assertStringIncludes(openNotifier("relative").why!, "expected a path");
+  assertStringIncludes(openNotifier(`/${"x".repeat(120)}`).why!, "at most 107 bytes");
+  assertEquals(openNotifier("/nowhere/at/all").tell("READY=1"), false);
+  await using temp = await Temp.make();
+  const got = await withManager(temp.join("n"), 2, () => {
+    const notifier = openNotifier(temp.join("n"));
+    assert(notifier.tell("READY=1", "STATUS=a\nb"));
+    assert(notifier.tell("STOPPING=1"));
+    return Promise.resolve();
+  });
+  assertEquals(got, ["READY=1\nSTATUS=a b", "STOPPING=1"]);
+});
+
+Deno.test("serve: a service manager hears when it opens, is ready and stops; sockets that it passes are refused", async () => {
+  if (Deno.build.os !== "linux") return;
+  await using temp = await Temp.make();
+  const { pair } = await temp.pair();
+  const listen = `nbd+unix:///?socket=${temp.join("s")}`;
+  const got = await withManager(temp.join("n"), 3, async () => {
+    const child = await new Deno.Command(Deno.execPath(), {
+      args: ["run", "--quiet", "--allow-all", cliPath, "serve", ...pair, "--listen", listen, "--run", "true"],
+      env: { NOTIFY_SOCKET: temp.join("n") },
+      stdin: "null",
+      stdout: "null",
+    }).output();
+    assertEquals(child.code, 0, new TextDecoder().decode(child.stderr));
+  });
+  assertEquals(got.map((message) => message.split("\n")[0]), [
+    "STATUS=opening and recovering",
+    "READY=1",
+    "STOPPING=1",
+  ]);
+  assertStringIncludes(got[1]!, "STATUS=serving nbd+unix");
+  const program = `exec ${Deno.execPath()} run --quiet --allow-all ${cliPath} serve ${pair.join(" ")}`;
+  const refused = await new Deno.Command("sh", {
+    args: ["-c", `export LISTEN_PID=$$ LISTEN_FDS=1; ${program}`],
+    stdin: "null",
+  }).output();
+  assertEquals(refused.code, 3);
+  assertStringIncludes(new TextDecoder().decode(refused.stderr), "LISTEN_FDS");
+});
