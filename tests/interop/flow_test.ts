@@ -3,7 +3,7 @@
 import type { Cache } from "../../mod.ts";
 import { portableIo } from "../../src/io/portable.ts";
 import { ringIo } from "../../src/io/ring/mod.ts";
-import { bytesInFlightMax } from "../../src/nbd/constants.ts";
+import { defaultLimits } from "../../src/nbd/limits.ts";
 import { serve, type Server } from "../../src/nbd/mod.ts";
 import { kib, mib } from "../../src/units.ts";
 import { assert, assertEquals, assertLess } from "../assert.ts";
@@ -57,9 +57,9 @@ test(
     const sent = greedy.raw.send(pack(...reads));
     const answered = await settled(() => server.statistics.read);
     // What may wait, and what the kernel's socket buffers took.
-    assertLess(answered * 256 * kib, bytesInFlightMax + 8 * mib);
+    assertLess(answered * 256 * kib, defaultLimits.connectionBytes + 8 * mib);
     // This process is client and server and test; what is held may have been copied once on its way.
-    assertLess(Deno.memoryUsage().rss - rssBefore, 3 * bytesInFlightMax);
+    assertLess(Deno.memoryUsage().rss - rssBefore, 3 * defaultLimits.connectionBytes);
     const other = await Client.connect(uri);
     for (let block = 0; block < 200; block++) {
       assertEquals(await other.write(block * 4096, content(block)), 0);
