@@ -8,6 +8,7 @@ import type { Mutant } from "./mutant.ts";
 
 const writes = "src/cache/writes.ts";
 const reads = "src/cache/reads.ts";
+const readSlots = "src/cache/read_slots.ts";
 const tail = "src/cache/tail.ts";
 const writeback = "src/cache/writeback.ts";
 const batch = "src/cache/batch.ts";
@@ -259,6 +260,12 @@ export const mutantsOfTheCache: readonly Mutant[] = [
     edits: [
       { file: reads, find: "segments.pins[segment]!++;", replace: "segments.pins[segment]! += 0;" },
       { file: reads, find: "segments.pins[segment]!--;", replace: "segments.pins[segment]! -= 0;" },
+      { file: readSlots, find: "segments.pins[segment]!++;", replace: "segments.pins[segment]! += 0;" },
+      {
+        file: readSlots,
+        find: "if (--segments.pins[segment]! === 0 &&",
+        replace: "if (segments.pins[segment]! === 0 &&",
+      },
     ],
   },
   {
