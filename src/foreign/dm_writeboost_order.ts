@@ -158,7 +158,7 @@ class Arranger {
       if (index < slotCount) this.#place(index, this.#slots[index]);
       else this.#beyond(this.#slots[index]!);
     }
-    if (this.#newest > 0 && this.#newest % present === 0 && present > 1) {
+    if (this.#newest > 0 && this.#newest % present === 0) {
       this.#notes.push(
         `the log ends in the device's last slot: if the device was truncated, newer segments are gone ` +
           `without a trace`,

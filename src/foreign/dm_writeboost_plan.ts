@@ -127,6 +127,8 @@ class Planner {
     outside: new SectorMasks(),
   };
   readonly #covered = new SectorMasks();
+  /** The backing device may hold what nobody knows of: that it differs from what is older says nothing. */
+  #isBlind = false;
   readonly #backingBytes: number;
 
   constructor(backingBytes: number) {
@@ -164,17 +166,18 @@ class Planner {
     }
   }
 
+  /** A segment that is on the backing device, whole or not. */
   settle(layer: Layer): void {
-    if (layer.role !== "apply") return;
+    if (layer.role === "unknown" || layer.isUnsure) this.#isBlind = true;
     for (const entry of layer.entries) {
       const { block, dirtyBits } = entry;
       const mask = this.#inside(block, this.#take(block, dirtyBits === 0 ? fullMask : dirtyBits));
-      if (mask !== 0) this.#expect({ block, mask, slot: layer.slot, entry });
+      if (mask !== 0 && layer.role === "apply") this.#expect({ block, mask, slot: layer.slot, entry });
     }
   }
 
   #expect(piece: Piece): void {
-    if (this.plan.unknown === 0) this.plan.settled.push(piece);
+    if (this.plan.unknown === 0 && !this.#isBlind) this.plan.settled.push(piece);
   }
 
   /** The sectors of `mask` that no newer segment holds; they are taken now. */

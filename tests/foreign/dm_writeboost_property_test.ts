@@ -143,12 +143,12 @@ Deno.test("recoverDmWriteboost: a truncated device is refused, or nothing older 
           assert(error instanceof RefusedError || error instanceof DamageError, `${error}`);
         });
         if (!result) continue;
+        // In the first lap nothing tells that there was more, nor where the numbers fit the shorter length as well; the
+        // latter is pointed out.
         const isLapped = writer.newest > writer.slotCount;
+        if (!isLapped || result.report.notes.some((note) => note.includes("truncated"))) continue;
         for (const [sector, tag] of result.tags.entries()) {
-          // In the first lap nothing tells that there was more.
-          if (isLapped) {
-            assert(tag >= writer.backing[sector]!, `sector ${sector}: ${tag} over ${writer.backing[sector]}`);
-          }
+          assert(tag >= writer.backing[sector]!, `sector ${sector}: ${tag} over ${writer.backing[sector]}`);
         }
       }
     }),
