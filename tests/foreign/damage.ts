@@ -6,6 +6,7 @@
 
 import { blockBytes } from "../../src/units.ts";
 import {
+  lengthMax,
   readHeader,
   segmentBytes,
   slotBytes,
@@ -37,14 +38,14 @@ function used({ image }: Patient): { id: number; slot: number; at: number; lengt
   for (let slot = 0; slot < slotCountOf(image.length); slot++) {
     const at = slotOffset(slot);
     const { id, length } = readHeader(image.subarray(at, at + blockBytes));
-    if (id > 0) list.push({ id, slot, at, length });
+    if (id > 0) list.push({ id, slot, at, length: Math.min(length, lengthMax) });
   }
   return list;
 }
 
 function someSegment(patient: Patient) {
   const list = used(patient);
-  return list[patient.random.below(list.length)]!;
+  return list[patient.random.below(list.length)] ?? { id: 0, slot: 0, at: slotOffset(0), length: 0 };
 }
 
 function hit(change: (patient: Patient, at: number, length: number, id: number) => void) {
