@@ -22,7 +22,7 @@ import { blockBytes, formatSize, mib, sectorBytes } from "../units.ts";
 import { planMemory } from "../wasm/memory_map.ts";
 import { openTarget } from "./pair.ts";
 import { lentBuffersMax } from "./lent_buffers.ts";
-import { readSlotsMax } from "./read_slots.ts";
+import { readSlotBlocks } from "./read_slots.ts";
 import { writebackBatchMax } from "./tunables.ts";
 import { lentBufferBytes } from "./volume.ts";
 
@@ -226,7 +226,7 @@ function checkMemory(geometry: Geometry, backing: BlockDevice): void {
     segmentBlocks: geometry.segmentBlocks,
     bufferCount: 16,
     stagingBlocks: writebackBatchMax,
-    readSlots: readSlotsMax,
+    readSlots: readSlotBlocks,
     lentBytes: lentBuffersMax * lentBufferBytes,
   });
 }

@@ -30,7 +30,7 @@ import type { Core } from "./core.ts";
 import { lentBuffersMax } from "./lent_buffers.ts";
 import { RangeLocks } from "./locks.ts";
 import { checkPair, readSuperblocks, withPair } from "./pair.ts";
-import { readSlotsMax } from "./read_slots.ts";
+import { readSlotBlocks } from "./read_slots.ts";
 import { Statistics } from "./statistics.ts";
 import { defaultTunables, type Tunables, writebackBatchMax } from "./tunables.ts";
 import { Versions } from "./versions.ts";
@@ -161,7 +161,7 @@ async function open(options: EngineOptions, device: BlockDevice, backing: BlockD
     segmentBlocks: geometry.segmentBlocks,
     bufferCount,
     stagingBlocks: Math.min(writebackBatchMax, geometry.slotCount),
-    readSlots: readSlotsMax,
+    readSlots: readSlotBlocks,
     lentBytes: lentBuffersMax * lentBufferBytes,
   });
   const versions = new Versions(kernels, segments, backingBlocks);

@@ -58,7 +58,7 @@ export interface Volume {
   /** Fills `into[at, at + length)` from `offset` when all of it is in RAM; else returns false. */
   readNow(offset: number, into: Uint8Array, at: number, length: number): boolean;
   /**
-   * Starts to read, where that takes no promise: `to.readEnded(tag, ...)` follows once, later. False, with nothing begun,
+   * Starts to read up to 256 KiB, where that takes no promise: `to.readEnded(tag, ...)` follows once, later. False, with nothing begun,
    * when `read` must be used instead.
    */
   readSoon?(offset: number, length: number, to: ReadEnd, tag: number): boolean;

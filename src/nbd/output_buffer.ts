@@ -11,7 +11,7 @@
 import { assert } from "../errors.ts";
 
 /** Sent-out buffers that are kept for the next replies instead of being left to the garbage collector. */
-const spareBuffersMax = 2;
+const spareBuffersMax = 8;
 /** A finished reply up to this size is copied next to others, so that they share a send. */
 const copyBytesMax = 32 * 1024;
 

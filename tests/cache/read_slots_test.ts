@@ -46,13 +46,36 @@ Deno.test("Cache.readSoon: reads blocks, and parts of them, from the log and fro
   await world.drive(cache.close());
 });
 
+Deno.test("Cache.readSoon: reads runs, of the log or of the backing", async () => {
+  const { world, cache } = await reopened();
+  const run = await readSoon(cache, 2 * blockBytes + 5, 4 * blockBytes - 10);
+  assert(typeof run !== "string");
+  assertEquals([...new Set(run)], [102, 103, 104, 105]);
+  assertEquals(run.length, 4 * blockBytes - 10);
+  assertEquals(run.filter((byte) => byte === 102).length, blockBytes - 5);
+  world.backing.bytes.fill(8, 51 * blockBytes, 52 * blockBytes);
+  assertEquals(await readSoon(cache, 51 * blockBytes - 1, 3), new Uint8Array([7, 8, 8]));
+  const long = await readSoon(cache, 50 * blockBytes, 65 * blockBytes);
+  assertEquals(long, world.backing.bytes.slice(50 * blockBytes, 115 * blockBytes));
+  const many = await Promise.all(
+    Array.from({ length: 40 }, () => readSoon(cache, blockBytes, 2 * blockBytes)),
+  );
+  assertEquals(many.filter((each) => each === "refused").length, 8, "more than there is room for");
+  world.cache.flip(slotRange(1 + 4).offset + 100);
+  assertEquals(await readSoon(cache, 2 * blockBytes, 4 * blockBytes), "failed");
+  await world.drive(cache.close());
+});
+
 Deno.test("Cache.readSoon: leaves to read what is in RAM, zero, merged, across blocks or outside", async () => {
   const { world, cache } = await reopened();
   await cache.write(20 * blockBytes, filled(1));
   assertEquals(await valueSoon(cache, 20), "refused");
   await cache.trim(4 * blockBytes, blockBytes);
   assertEquals(await valueSoon(cache, 4), "refused");
-  assertEquals(await readSoon(cache, 5 * blockBytes + 1, blockBytes), "refused");
+  // The log has them one behind the other, but for block 4; the last one is in both.
+  assertEquals(await readSoon(cache, 3 * blockBytes, 2 * blockBytes), "refused");
+  assertEquals(await readSoon(cache, 9 * blockBytes, 2 * blockBytes), "refused");
+  assertEquals(await readSoon(cache, 60 * blockBytes, 66 * blockBytes), "refused", "too long");
   assertEquals(await readSoon(cache, cache.sizeBytes - 1, 2), "refused");
   assertEquals(await readSoon(cache, -1, 1), "refused");
   assertEquals(await readSoon(cache, NaN, 1), "refused");
