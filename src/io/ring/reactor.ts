@@ -24,8 +24,8 @@ import { Libc } from "./libc.ts";
 import { BouncePool } from "./memory.ts";
 import { type Completion, prepareNop, Ring } from "./ring.ts";
 
-/** Turns without a visit to Deno's event loop: messages and timers of others wait for no more than these. */
-const turnsBetweenVisitsMax = 256;
+/** Turns without a visit to Deno's event loop: what nobody announced (messages are, by a wake-up) waits for no more. */
+const turnsBetweenVisitsMax = 4096;
 
 /** Something that acts once at the end of a turn, whatever came in it. */
 export interface TurnEnd {
