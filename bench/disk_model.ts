@@ -1,0 +1,117 @@
+/**
+ * `deno task disk-model [--logs GiB,…] [--loads uniform,zipf] [--depth N] [--scale N] [--copy-forward PERCENT] [--seed N]
+ * [--json FILE] [--watch]`: the real engine in front of a modelled 1 TiB disk, in virtual time, with a full log and saturated
+ * writers of 4 KiB at random; beside it the bare disk and FIFO batches of 32 segments (dm-writeboost's way, at its best).
+ *
+ * `--scale N` makes disk and log N times smaller and leaves distances on the disk what they are, so that a run takes seconds; by
+ * default what fits about half a million writes. `--scale 1` is the disk itself: minutes, and gigabytes of RAM for large logs.
+ *
+ * @module
+ */
+
+import { bareDisk, type EngineResult, fifoBatches, type Load, runEngine } from "../tests/sim/disk_runs.ts";
+import { blockBytes, gib } from "../src/units.ts";
+
+/** Slots of the log of a run that is scaled by default. */
+const slotsDefault = 32_768;
+/** Blocks of 32 segments of dm-writeboost: 127 each. */
+const fifoBlocks = 32 * 127;
+/** Logs larger than this are not modelled for FIFO batches: the figure hardly changes, and it takes long. */
+const fifoLogMaxGib = 16;
+
+const options = parse(Deno.args);
+const bare: Record<Load, number> = { uniform: 0, zipf: 0 };
+const cells: unknown[] = [];
+console.log(
+  `${Deno.build.os} ${Deno.build.arch}, Deno ${Deno.version.deno}, commit ${await commit()}, seed ${options.seed}`,
+);
+console.log(
+  `virtual 7200 rpm disk of 1 TiB, queue depth ${options.depth}, writers as many, copy_forward ${options.copyForward}\n`,
+);
+for (const load of options.loads) {
+  bare[load] = bareDisk(options.depth, load, 20_000, options.seed);
+  console.log(`${load}: bare disk ${bare[load].toFixed(0)} writes/s`);
+  for (const logGib of options.logs) await cell(load, logGib);
+}
+if (options.json) {
+  await Deno.writeTextFile(options.json, JSON.stringify({ options, bare, cells }, undefined, 1));
+}
+
+async function cell(load: Load, logGib: number): Promise<void> {
+  const logBytes = logGib * gib;
+  const scale = options.scale ??
+    Math.max(1, 2 ** Math.floor(Math.log2(logBytes / blockBytes / slotsDefault)));
+  const fifo = logGib > fifoLogMaxGib ? undefined : fifoBatches({
+    logBytes,
+    queueDepth: options.depth,
+    load,
+    batchBlocks: fifoBlocks,
+    seed: options.seed,
+  });
+  const startMs = performance.now();
+  const result = await runEngine({
+    logBytes,
+    scale,
+    queueDepth: options.depth,
+    load,
+    seed: options.seed,
+    tunables: { copyForward: options.copyForward },
+    ...(options.watch ? { onStatus: watch } : {}),
+  });
+  cells.push({ load, logGib, scale, fifo, ...result });
+  console.log(
+    `  log ${logGib} GiB (1:${scale}): ${describe(result, bare[load])}` +
+      (fifo === undefined ? "" : `; FIFO batches ${fifo.toFixed(0)} (${(fifo / bare[load]).toFixed(1)}x)`) +
+      `; took ${((performance.now() - startMs) / 1000).toFixed(0)} s`,
+  );
+}
+
+function describe(result: EngineResult, bareWrites: number): string {
+  const { writesPerSecond, longestMs, p999Ms, dirtyShare, cacheBytesPerByte, writesPerCacheRequest } = result;
+  return `${writesPerSecond.toFixed(0)} writes/s (${(writesPerSecond / bareWrites).toFixed(1)}x), ` +
+    `99.9 % within ${p999Ms.toFixed(0)} ms, longest ${longestMs.toFixed(0)} ms, dirty ${
+      dirtyShare.toFixed(2)
+    }, ` +
+    `cache ${cacheBytesPerByte.toFixed(2)} B/B and ${writesPerCacheRequest.toFixed(0)} writes/request`;
+}
+
+function watch(
+  status: { cache: { dirtyBlocks: number; freeSegments: number } },
+  seconds: number,
+  rate: number,
+): void {
+  const { dirtyBlocks, freeSegments } = status.cache;
+  console.log(
+    `    ${seconds.toFixed(0)} s: ${
+      rate.toFixed(0)
+    } writes/s, ${dirtyBlocks} dirty, ${freeSegments} segments free`,
+  );
+}
+
+async function commit(): Promise<string> {
+  try {
+    const { stdout } = await new Deno.Command("git", { args: ["rev-parse", "--short", "HEAD"] }).output();
+    return new TextDecoder().decode(stdout).trim();
+  } catch {
+    return "unknown";
+  }
+}
+
+function parse(args: string[]) {
+  const value = (name: string) => {
+    const at = args.indexOf(name);
+    return at < 0 ? undefined : args[at + 1];
+  };
+  const number = (name: string, otherwise: number) => Number(value(name) ?? otherwise);
+  const scale = value("--scale");
+  return {
+    logs: (value("--logs") ?? "1,4,16,64").split(",").map(Number),
+    loads: (value("--loads") ?? "uniform,zipf").split(",") as Load[],
+    depth: number("--depth", 32),
+    scale: scale === undefined ? undefined : Number(scale),
+    copyForward: number("--copy-forward", 60),
+    seed: number("--seed", 1),
+    json: value("--json"),
+    watch: args.includes("--watch"),
+  };
+}
