@@ -1,8 +1,10 @@
 /**
- * A batch of write-back: which blocks, from where in the log, into which requests to the backing.
+ * A batch of blocks that leave their place in the log: which, from where, and into which requests to the backing.
  *
- * Invariants: blocks ascend; only durable versions are taken; each slot's segment is pinned from `collect` to `release`;
- * every block's checksum is verified after it was brought into the staging area and before it is written.
+ * Invariants: only durable versions are taken for the backing, in ascending order of the blocks; each slot's segment is
+ * pinned from `collect` until the block has been read; every block's checksum is verified after it was brought into the
+ * batch's part of the staging area, and before it goes anywhere. Each loader has a part of its own, so batches may overlap in
+ * time. {@linkcode BatchLoader.isCurrent} tells whether the version that was taken is still the newest.
  *
  * @module
  */
@@ -13,6 +15,8 @@ import { blockBytes, fullMask, mib, sectorBytes } from "../units.ts";
 import { blockLength, type Core } from "./core.ts";
 import { writebackBatchMax } from "./tunables.ts";
 
+/** Batches that may be under way at once, each with a part of the staging area: all but one are the sweep's. */
+export const batchesMax = 8;
 /** Bytes that one backing request may merge. */
 const requestBytesMax = mib;
 /** Blocks that one log read may merge. */
@@ -20,20 +24,35 @@ const readBlocksMax = 128;
 /** Log reads in flight. */
 const readsInFlightMax = 16;
 
+/** Blocks of the staging area of a log with `slotCount` slots. */
+export function stagingBlocksOf(slotCount: number): number {
+  return batchesMax * Math.min(writebackBatchMax, slotCount);
+}
+
 /** The batch, as parallel arrays that are used again for each. */
 export interface Batch {
+  readonly loader: BatchLoader;
   count: number;
+  /** Requests that have not ended. */
+  pending: number;
+  /** Failed syncs of the backing when its requests were made. */
+  syncFailures: number;
   readonly blocks: Uint32Array;
   readonly slots: Uint32Array;
   readonly masks: Uint8Array;
+  /** The first sequence of each slot's segment: with the slot, it names a version for good. */
+  readonly laps: Float64Array;
   /** Could not be verified, or its version went meanwhile: not written. */
   readonly skipped: Uint8Array;
   /** The backing refused it. */
   readonly failed: Uint8Array;
+  /** Requests of the block that have not ended: a partial block may take several. */
+  readonly parts: Uint8Array;
 }
 
 /** One write to the backing: blocks `first` to `last` of the batch, or sectors of one. */
 export interface BackingRequest {
+  batch: Batch;
   offset: number;
   bytes: Uint8Array<ArrayBuffer>;
   first: number;
@@ -44,59 +63,107 @@ export interface BackingRequest {
 export class BatchLoader {
   readonly #core: Core;
   readonly #writer: LogWriter;
-  #failures: Map<number, number> = new Map();
-  readonly #batch: Batch = {
-    count: 0,
-    blocks: new Uint32Array(writebackBatchMax),
-    slots: new Uint32Array(writebackBatchMax),
-    masks: new Uint8Array(writebackBatchMax),
-    skipped: new Uint8Array(writebackBatchMax),
-    failed: new Uint8Array(writebackBatchMax),
-  };
+  /** Blocks that could not be read or written, and how often. */
+  readonly #failures: Map<number, number>;
+  /** Address of this loader's part of the staging area, and its blocks. */
+  readonly #staging: number;
+  readonly #capacity: number;
+  readonly #batch: Batch;
 
-  constructor(core: Core, writer: LogWriter) {
+  /** `index`: which part of the staging area, below {@linkcode batchesMax}. */
+  constructor(core: Core, writer: LogWriter, index: number, failures: Map<number, number>) {
     this.#core = core;
     this.#writer = writer;
+    this.#failures = failures;
+    const capacity = Math.min(writebackBatchMax, core.geometry.slotCount);
+    this.#capacity = capacity;
+    this.#staging = core.kernels.map.staging + index * capacity * blockBytes;
+    this.#batch = {
+      loader: this,
+      count: 0,
+      pending: 0,
+      syncFailures: 0,
+      blocks: new Uint32Array(capacity),
+      slots: new Uint32Array(capacity),
+      masks: new Uint8Array(capacity),
+      laps: new Float64Array(capacity),
+      skipped: new Uint8Array(capacity),
+      failed: new Uint8Array(capacity),
+      parts: new Uint8Array(capacity),
+    };
   }
 
-  /** Takes up to `limit` durable dirty blocks from `cursor` upward, wrapping once. */
-  collect(cursor: number, limit: number, failures: Map<number, number>): Batch {
-    const { kernels, segments, versions } = this.#core;
+  /** Takes up to `limit` durable dirty blocks in [from, to), without those that `isTaken`. */
+  collect(from: number, to: number, limit: number, isTaken: (block: number) => boolean): Batch {
+    const { kernels, segments } = this.#core;
     const batch = this.#batch;
-    batch.count = 0;
-    this.#failures = failures;
+    batch.count = batch.pending = 0;
     const durable = this.#writer.durableSequence;
-    const take = (from: number, to: number) => {
-      for (let block = kernels.dirty.next(from, to); block >= 0; block = kernels.dirty.next(block + 1, to)) {
-        if (batch.count >= limit) return;
-        const slot = kernels.indexGet(block);
-        const segment = segments.of(slot);
-        if (segments.lastSequence[segment]! > durable) continue;
-        batch.blocks[batch.count] = block;
-        batch.slots[batch.count] = slot;
-        batch.masks[batch.count] = kernels.masks[slot]!;
-        batch.skipped[batch.count] = batch.failed[batch.count] = 0;
-        segments.pins[segment]!++;
-        batch.count++;
-      }
-    };
-    take(cursor, versions.backingBlocks);
-    if (batch.count === 0) take(0, cursor);
+    const countMax = Math.min(limit, this.#capacity);
+    for (
+      let block = kernels.dirty.next(from, to);
+      block >= 0 && batch.count < countMax;
+      block = kernels.dirty.next(block + 1, to)
+    ) {
+      const slot = kernels.indexGet(block);
+      if (segments.lastSequence[segments.of(slot)]! > durable || isTaken(block)) continue;
+      this.#add(block, slot);
+    }
     return batch;
   }
 
-  /** Unpins the batch's segments. */
-  release(batch: Batch): void {
-    const { segments } = this.#core;
-    for (let i = 0; i < batch.count; i++) segments.pins[segments.of(batch.slots[i]!)]!--;
-    batch.count = 0;
-    this.#writer.onProgress();
+  /** Takes the dirty blocks whose newest version is at slots [from, to), as many as fit. */
+  collectSlots(from: number, to: number): Batch {
+    const { kernels } = this.#core;
+    const batch = this.#batch;
+    batch.count = batch.pending = 0;
+    for (let slot = from; slot < to && batch.count < this.#capacity; slot++) {
+      const block = kernels.reverse[slot]!;
+      if (kernels.indexGet(block) !== slot || !kernels.dirty.test(block)) continue;
+      this.#add(block, slot);
+    }
+    return batch;
   }
 
-  /** Brings the blocks into the staging area, in order, and verifies them. */
+  #add(block: number, slot: number): void {
+    const { kernels, segments } = this.#core;
+    const batch = this.#batch;
+    const i = batch.count++;
+    batch.blocks[i] = block;
+    batch.slots[i] = slot;
+    batch.masks[i] = kernels.masks[slot]!;
+    batch.skipped[i] = batch.failed[i] = batch.parts[i] = 0;
+    batch.laps[i] = segments.firstSequence[segments.of(slot)]!;
+    segments.pins[segments.of(slot)]!++;
+  }
+
+  /** Whether the index still holds the version that was taken as block `i` (log-rules.md 10). */
+  isCurrent(i: number): boolean {
+    const { kernels, segments } = this.#core;
+    const slot = this.#batch.slots[i]!;
+    return kernels.indexGet(this.#batch.blocks[i]!) === slot &&
+      segments.firstSequence[segments.of(slot)] === this.#batch.laps[i];
+  }
+
+  /** The address of the batch's block `i` after {@linkcode load}. */
+  pointerOf(i: number): number {
+    return this.#staging + i * blockBytes;
+  }
+
+  /** Brings the blocks into the staging area, in order, and verifies them; unpins their segments, however it ends. */
   async load(batch: Batch): Promise<void> {
+    const { segments } = this.#core;
+    try {
+      await this.#load(batch);
+    } finally {
+      for (let i = 0; i < batch.count; i++) segments.pins[segments.of(batch.slots[i]!)]!--;
+      this.#writer.onProgress();
+    }
+  }
+
+  async #load(batch: Batch): Promise<void> {
     const { kernels } = this.#core;
-    const { staging } = kernels.map;
+    const staging = this.#staging;
     let onDevice = 0;
     for (let i = 0; i < batch.count; i++) {
       const pointer = this.#writer.pointerOf(batch.slots[i]!);
@@ -117,7 +184,7 @@ export class BatchLoader {
         batch.skipped[i] || kernels.crc32cBlock(staging + i * blockBytes) === kernels.crcs[batch.slots[i]!]
       ) continue;
       batch.skipped[i] = 1;
-      if (kernels.indexGet(batch.blocks[i]!) === batch.slots[i]) {
+      if (this.isCurrent(i)) {
         this.#core.onRot(batch.blocks[i]!, batch.slots[i]!, "its checksum does not match");
       }
     }
@@ -153,7 +220,7 @@ export class BatchLoader {
     places.forEach((place, i) => {
       kernels.bytes.set(
         bytes.subarray(i * blockBytes, (i + 1) * blockBytes),
-        kernels.map.staging + place * blockBytes,
+        this.pointerOf(place),
       );
     });
   }
@@ -165,7 +232,7 @@ export class BatchLoader {
       const bytes = new Uint8Array(blockBytes);
       try {
         await device.read(geometry.logOffset + batch.slots[place]! * blockBytes, bytes);
-        kernels.bytes.set(bytes, kernels.map.staging + place * blockBytes);
+        kernels.bytes.set(bytes, this.pointerOf(place));
       } catch (cause) {
         batch.skipped[place] = 1;
         this.#noteUnreadable(batch, place, cause instanceof DeviceError ? cause : error);
@@ -180,15 +247,15 @@ export class BatchLoader {
     this.#failures.set(block, count);
     if (count < 4) return;
     this.#failures.delete(block);
-    if (this.#core.kernels.indexGet(block) === batch.slots[place]) {
+    if (this.isCurrent(place)) {
       this.#core.onRot(block, batch.slots[place]!, error instanceof Error ? error.message : String(error));
     }
   }
 
-  /** The writes that carry the batch to the backing; yielded as workers ask for them. */
+  /** The writes that carry the batch to the backing. */
   *requests(batch: Batch): Generator<BackingRequest, void, void> {
     const { kernels } = this.#core;
-    const { staging } = kernels.map;
+    const staging = this.#staging;
     const blocksMax = requestBytesMax / blockBytes;
     for (let i = 0; i < batch.count;) {
       const block = batch.blocks[i]!;
@@ -206,6 +273,7 @@ export class BatchLoader {
       while (last - i + 1 < blocksMax && this.#continues(batch, i, last + 1)) last++;
       const end = staging + last * blockBytes + blockLength(this.#core, batch.blocks[last]!);
       yield {
+        batch,
         offset: block * blockBytes,
         bytes: kernels.bytes.subarray(staging + i * blockBytes, end),
         first: i,
@@ -224,7 +292,7 @@ export class BatchLoader {
   /** The written sectors of a partial block: the backing's other sectors are not touched, so they need not be read. */
   *#sectorRuns(batch: Batch, i: number, length: number): Generator<BackingRequest, void, void> {
     const { kernels } = this.#core;
-    const base = kernels.map.staging + i * blockBytes;
+    const base = this.pointerOf(i);
     const mask = batch.masks[i]!;
     for (let sector = 0; sector < 8;) {
       if (((mask >>> sector) & 1) === 0) {
@@ -237,6 +305,7 @@ export class BatchLoader {
       const to = Math.min(end * sectorBytes, length);
       if (from < to) {
         yield {
+          batch,
           offset: batch.blocks[i]! * blockBytes + from,
           bytes: kernels.bytes.subarray(base + from, base + to),
           first: i,

@@ -20,10 +20,10 @@ import { portableIo } from "../io/portable.ts";
 import { type RandomSource, systemRandom } from "../random.ts";
 import { blockBytes, formatSize, mib, sectorBytes } from "../units.ts";
 import { planMemory } from "../wasm/memory_map.ts";
+import { stagingBlocksOf } from "./batch.ts";
 import { openTarget } from "./pair.ts";
 import { lentBuffersMax } from "./lent_buffers.ts";
 import { readSlotBlocks } from "./read_slots.ts";
-import { writebackBatchMax } from "./tunables.ts";
 import { lentBufferBytes } from "./volume.ts";
 
 /** How to format. */
@@ -225,7 +225,7 @@ function checkMemory(geometry: Geometry, backing: BlockDevice): void {
     backingBlocks: backingBlocksOf(backing.sizeBytes),
     segmentBlocks: geometry.segmentBlocks,
     bufferCount: 16,
-    stagingBlocks: writebackBatchMax,
+    stagingBlocks: stagingBlocksOf(geometry.slotCount),
     readSlots: readSlotBlocks,
     lentBytes: lentBuffersMax * lentBufferBytes,
   });

@@ -25,6 +25,7 @@ import { type RandomSource, systemRandom } from "../random.ts";
 import { blockBytes, mib } from "../units.ts";
 import { Kernels } from "../wasm/kernels.ts";
 import type { MemoryPlan } from "../wasm/memory_map.ts";
+import { stagingBlocksOf } from "./batch.ts";
 import { type Cache, cacheSeam } from "./cache.ts";
 import type { Core } from "./core.ts";
 import { lentBuffersMax } from "./lent_buffers.ts";
@@ -32,7 +33,7 @@ import { RangeLocks } from "./locks.ts";
 import { checkPair, readSuperblocks, withPair } from "./pair.ts";
 import { readSlotBlocks } from "./read_slots.ts";
 import { Statistics } from "./statistics.ts";
-import { defaultTunables, type Tunables, writebackBatchMax } from "./tunables.ts";
+import { defaultTunables, type Tunables } from "./tunables.ts";
 import { Versions } from "./versions.ts";
 import { lentBufferBytes } from "./volume.ts";
 
@@ -160,7 +161,7 @@ async function open(options: EngineOptions, device: BlockDevice, backing: BlockD
     backingBlocks,
     segmentBlocks: geometry.segmentBlocks,
     bufferCount,
-    stagingBlocks: Math.min(writebackBatchMax, geometry.slotCount),
+    stagingBlocks: stagingBlocksOf(geometry.slotCount),
     readSlots: readSlotBlocks,
     lentBytes: lentBuffersMax * lentBufferBytes,
   });

@@ -1,6 +1,6 @@
 /**
- * Waiting for log space. Writers that do not fit wait in one line; nobody waits for ever: if the log stays full and
- * nothing is written back for `fullTimeout` seconds, whoever has waited for so long fails with EIO.
+ * Waiting for log space, and for one's turn when write-back sets the pace. Writers that do not fit wait in one line; nobody
+ * waits for ever: if nothing is written back for `fullTimeout` seconds, whoever has waited for so long fails with EIO.
  *
  * @module
  */
@@ -27,6 +27,10 @@ export class Room {
   onSpaceNeeded: () => void = () => {};
   /** While true, clients wait: what is lost must be in the log before anything newer of the same blocks. */
   holdClients: () => boolean = () => false;
+  /** While it holds, clients wait: the log fills faster than it is written back. */
+  pace: { readonly holds: boolean } = { holds: false };
+  /** Asked when a client waits for its turn. */
+  onPaced: () => void = () => {};
   /** True once closing: waiting makes no sense any more. */
   closing = false;
 
@@ -39,7 +43,7 @@ export class Room {
 
   /** True while a writer waits, or must; new ones must not overtake it. */
   get busy(): boolean {
-    return this.#lineLength > 0 || this.holdClients();
+    return this.#lineLength > 0 || this.pace.holds || this.holdClients();
   }
 
   /** Something happened that may have made room. Tells whether somebody waited for that. */
@@ -87,7 +91,8 @@ export class Room {
   async #wait<T>(appender: Appender, append: () => T, since: number): Promise<T> {
     for (;;) {
       const held = appender === "client" && this.holdClients();
-      const wait = held && !this.#writer.failure ? "space" : this.#writer.prepare(appender);
+      const paced = appender === "client" && !held && this.pace.holds;
+      const wait = (held || paced) && !this.#writer.failure ? "space" : this.#writer.prepare(appender);
       if (wait === "none") {
         const result = append();
         if (appender !== "client") this.wake();
@@ -95,7 +100,8 @@ export class Room {
       }
       if (wait === "failed") throw this.#writer.failure!;
       if (this.closing) throw new DeviceError("ESHUTDOWN", "Cannot write: the cache is closing");
-      if (wait === "space") this.onSpaceNeeded();
+      if (paced) this.onPaced();
+      else if (wait === "space") this.onSpaceNeeded();
       const idleMs = this.#clock.monotonicMs() - Math.max(since, this.progressMs);
       if (wait === "space" && idleMs > this.#tunables.fullTimeout * 1000) {
         throw new DeviceError(

@@ -59,6 +59,8 @@ export class Statistics {
   writebackBytes = 0;
   writebackRequests = 0;
   backingSyncs = 0;
+  /** Blocks copied from the log's tail to its head. */
+  copiedBlocks = 0;
   /** Losses that no record in the log tells of yet. */
   unrecordedLosses = 0;
   readonly flushLatency: Latency = new Latency();

@@ -83,9 +83,9 @@ export interface CacheStatus {
   bytes: { read: number; written: number; log: number; writeback: number };
   /**
    * Blocks that reads found in RAM or log, those for which they asked the backing device, those overwritten before they
-   * reached the log, and those written back.
+   * reached the log, those written back, and those copied from the log's old end to its new one.
    */
-  blocks: { readHit: number; readMiss: number; overwritten: number; writtenBack: number };
+  blocks: { readHit: number; readMiss: number; overwritten: number; writtenBack: number; copied: number };
   /** Records written, device writes and syncs for them, and how many flushes one sync served on average. */
   log: { records: number; writes: number; syncs: number; flushesPerSync: number };
   /** What carries dirty blocks to the backing device. */
@@ -175,6 +175,7 @@ export function makeStatus(
       readMiss: statistics.readMissBlocks,
       overwritten: statistics.overwrittenBlocks,
       writtenBack: statistics.writtenBackBlocks,
+      copied: statistics.copiedBlocks,
     },
     log: {
       records: log.records,

@@ -43,23 +43,14 @@ export class Tail {
     return this.#store.current.tail.sequence;
   }
 
-  /** Segments from the tail on that nothing needs any more. */
-  passable(): number {
-    let count = 0;
-    for (
-      let segment = this.#segment;
-      segment !== this.#writer.headSegment;
-      segment = this.#core.segments.after(segment)
-    ) {
-      if (!this.#isSettled(segment) || !this.#isSuperseded(segment)) break;
-      count++;
-    }
-    return count;
+  /** The oldest segment that may still be needed. */
+  get segment(): number {
+    return this.#segment;
   }
 
   /**
    * Moves the tail as far as it goes and makes that durable. `toHead`: with nothing left to write back, up to the head
-   * itself. REQUIRES: the last backing sync succeeded and nothing was written to the backing since.
+   * itself. What was written to the backing since its last good sync is live, so it stops there.
    */
   async advance(toHead: boolean): Promise<boolean> {
     const { segments, versions } = this.#core;

@@ -13,8 +13,14 @@ export interface Tunables {
    * `drain` asks. By default `auto`.
    */
   writeback: "auto" | "on" | "off";
-  /** Most blocks (4096 bytes) of one write-back batch: 1 to 1024, by default 1024. */
+  /** Most blocks (4096 bytes) of one write-back batch, of which some overlap in time: 1 to 256, by default 256. */
   writebackBatch: number;
+  /**
+   * Percent of the log that may be dirty before writers go at the pace of write-back; below it the live blocks at the log's
+   * old end are copied to its new one when space is wanted. 10 to 90, by default 60. 0: nothing is copied, which writes
+   * less to the cache device and makes a full cache slower.
+   */
+  copyForward: number;
   /** Seconds between flushes that the engine does by itself: 1 to 3600, 0 for none, by default 0. */
   flushInterval: number;
   /**
@@ -27,16 +33,18 @@ export interface Tunables {
 /** The settings of a cache that was not told otherwise. */
 export const defaultTunables: Readonly<Tunables> = {
   writeback: "auto",
-  writebackBatch: 1024,
+  writebackBatch: 256,
+  copyForward: 60,
   flushInterval: 0,
   fullTimeout: 30,
 };
 
-/** Blocks of the write-back staging area; the largest batch. */
-export const writebackBatchMax = 1024;
+/** The largest batch: as much as one request to the backing may carry, 1 MiB. */
+export const writebackBatchMax = 256;
 
 const numeric: Record<string, { key: keyof Tunables; min: number; max: number }> = {
   writeback_batch: { key: "writebackBatch", min: 1, max: writebackBatchMax },
+  copy_forward: { key: "copyForward", min: 0, max: 90 },
   flush_interval: { key: "flushInterval", min: 0, max: 3600 },
   full_timeout: { key: "fullTimeout", min: 1, max: 86400 },
 };

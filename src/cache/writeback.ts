@@ -1,38 +1,36 @@
 /**
- * Write-back: carries dirty blocks from the log to the backing device in address order, merged, and lets the tail follow.
+ * Write-back: when the sweep runs, when the backing is synced, when zeroes are applied and when the tail follows.
  *
- * Invariants (log-rules.md 2, 3, 10, 15 and "Failed backing sync"):
- * - At most one backing operation is in flight on a block: batches do not overlap in time.
- * - Only sealed and durable records are written back, each block verified just before.
- * - A completed write cleans its block only if the index still holds that slot; the slot's segment is pinned meanwhile.
- * - A failed write leaves its blocks dirty; a failed sync makes everything dirty again that was written since the last
- *   good one.
+ * Invariants:
+ * - A round is what lies between two looks at tail, sync and zeroes. The sweep goes on meanwhile: only zeroes, a failure, and
+ *   having nothing to do stop it.
+ * - The tail passes only what a successful sync of the backing covers; how often that is asked for follows the need for
+ *   space, not the number of writes.
+ * - With nothing dirty and nothing un-synced the backing is left alone, so that a disk may spin down.
  *
  * @module
  */
 
 import { sleep } from "../clock.ts";
-import { assert, NbdboostError } from "../errors.ts";
+import { NbdboostError } from "../errors.ts";
+import { segmentsReserved } from "../log/layout.ts";
 import type { LogWriter } from "../log/writer.ts";
-import { noSlot } from "../wasm/kernels.ts";
-import { type Batch, BatchLoader } from "./batch.ts";
+import { BackingSync } from "./backing_sync.ts";
+import { CopyForward } from "./copy_forward.ts";
 import type { Core } from "./core.ts";
-import { without } from "./extents.ts";
+import { Pace } from "./pace.ts";
 import type { Room } from "./room.ts";
+import { Signal } from "./signal.ts";
+import { Sweep } from "./sweep.ts";
 import type { Tail } from "./tail.ts";
+import { Zeroing } from "./zeroing.ts";
 
-/** Backing requests in flight. */
-const requestsInFlightMax = 32;
-/** Blocks zeroed on the backing by one request. */
-const zeroBlocksMax = 262144;
-/** Zero requests of one pass. */
-const zeroRequestsMax = 256;
 /** No client request for so long means idle. */
 const idleMs = 500;
 /** A pass that achieved nothing while a writer waits for space is repeated so soon: durability may be all it lacked. */
 const spaceMs = 10;
-/** With `auto`, write-back does not wait for idleness once this share of the log is in use. */
-const busyShare = 0.4;
+/** With `auto`, write-back does not wait for idleness once this share of what may be dirty is. */
+const busyShare = 0.5;
 /** First and longest wait after a failed backing operation. */
 const retryMsMin = 100;
 const retryMsMax = 30_000;
@@ -42,6 +40,25 @@ const idlePassesMax = 5000;
 const warnMs = 10_000;
 /** A block that failed so often while others succeed is moved out of the tail's way. */
 const failuresMax = 3;
+/** A round ends after so many blocks, or so long. */
+const roundBlocks = 16384;
+const roundMs = 5000;
+/** The same when space is short. */
+const urgentRoundBlocks = 512;
+const urgentRoundMs = 250;
+/** A drain tells its progress so often. */
+const drainRoundMs = 1000;
+/** Of the log, in parts: when no more is free than this, the tail follows, until so much more is. */
+const lowParts = 16;
+const gainParts = 8;
+/** But enough for so long at the present rate, and never more than a quarter: copying and a sync take their time. */
+const followSeconds = 1;
+const lowPartsMin = 4;
+/** The same in segments, for large logs. */
+const lowSegmentsMax = 256;
+const gainSegmentsMax = 1024;
+/** Copying forward goes on to this share of the log above what may be dirty: just there is where a full log stays. */
+const copyMarginShare = 0.08;
 
 /** What write-back tells status. */
 export interface WriteBackState {
@@ -65,21 +82,21 @@ export class WriteBack {
   readonly #writer: LogWriter;
   readonly #tail: Tail;
   readonly #room: Room;
-  readonly #loader: BatchLoader;
+  readonly #sync: BackingSync;
+  readonly #sweep: Sweep;
+  readonly #zeroing: Zeroing;
+  readonly #copyForward: CopyForward;
+  readonly #pace: Pace;
+  /** Rings when something was asked for, or has come of the sweep. */
+  readonly #changed: Signal;
   /** The tail stands still, for `proveBacking`: always, or while a quarter of the log is free and no writer waits. */
   holdTail: "no" | "while roomy" | "yes" = "no";
-  /** Blocks that failed on the backing, and how often. */
-  readonly #failures = new Map<number, number>();
   #warnAfterMs = 0;
-  /** Zeroing failed so often in a row. */
-  #zeroFailures = 0;
-  #cursor = 0;
   #stopping = false;
   #draining = 0;
   #spaceNeeded = false;
-  /** Whether the last backing sync failed. */
-  #syncFailed = false;
-  #wake: () => void = () => {};
+  /** The tail could not be moved the last time: what is live in it must be written back. */
+  #isStuck = false;
   #loop: Promise<void> | undefined;
   #lastClientMs: number;
   #lastClientCount = 0;
@@ -90,8 +107,25 @@ export class WriteBack {
     this.#writer = writer;
     this.#tail = tail;
     this.#room = room;
-    this.#loader = new BatchLoader(core, writer);
+    this.#changed = new Signal(core.clock);
+    this.#sync = new BackingSync(core);
+    this.#sweep = new Sweep(core, writer, this.#sync, this.#changed);
+    this.#zeroing = new Zeroing(core, writer);
+    this.#copyForward = new CopyForward(core, writer, room, this.#sweep.failures);
+    this.#pace = new Pace(core, writer, this.#sweep);
     this.#lastClientMs = core.clock.monotonicMs();
+    this.#zeroing.onProgress = () => this.#noteProgress();
+    this.#sweep.onWritten = (blocks) => {
+      this.#noteProgress();
+      this.#pace.noteWritten(blocks);
+      room.wake();
+    };
+    writer.onSegment = () => {
+      this.#pace.noteSegment();
+      if (this.#isTight) this.#changed.ring();
+    };
+    room.pace = this.#pace;
+    room.onPaced = () => this.#changed.ring();
   }
 
   /** Starts the loop. */
@@ -99,17 +133,18 @@ export class WriteBack {
     this.#loop ??= this.#run();
   }
 
-  /** Ends the loop after the batch under way. */
+  /** Ends the loop after the round under way; nothing is on its way to the backing afterwards. */
   async stop(): Promise<void> {
     this.#stopping = true;
-    this.#wake();
+    this.#changed.ring();
     await this.#loop;
+    await this.#sweep.quiesce();
   }
 
   /** A writer waits for log space. */
   needSpace(): void {
     this.#spaceNeeded = true;
-    this.#wake();
+    this.#changed.ring();
   }
 
   /** Blocks that the backing lacks. */
@@ -127,7 +162,7 @@ export class WriteBack {
         onProgress?.(Math.max(0, total - this.dirtyBlocks), total);
         if (this.#writer.failure) throw this.#writer.failure;
         if (this.dirtyBlocks === 0 && kernels.written.count === 0 && kernels.syncing.count === 0) {
-          if (this.#holds()) return;
+          if (this.#holdsTail()) return;
           if (!this.#writer.openHasEntries && this.#tail.sequence > this.#writer.sealedSequence) return;
           // What is lost must stay in the log, so the tail cannot come to the head.
           if (versions.poison.any) return;
@@ -153,34 +188,43 @@ export class WriteBack {
     }
     return new Promise((resolve, reject) => {
       this.#passWaiters.push({ resolve, reject });
-      this.#wake();
+      this.#changed.ring();
     });
   }
 
   async #run(): Promise<void> {
     while (!this.#stopping) {
       if (!this.#wanted()) {
+        this.#sweep.stop();
         // Nothing is wanted from a failed log; who waits for a pass must hear of it.
         const { failure } = this.#writer;
         if (failure) { for (const waiter of this.#passWaiters.splice(0)) waiter.reject(failure); }
-        await this.#rest(idleMs);
+        await this.#changed.wait(idleMs);
         continue;
       }
       const waiters = this.#passWaiters.splice(0);
       this.state.active = true;
       try {
-        const worked = await this.pass(this.#draining > 0 || this.#spaceNeeded);
+        const worked = await this.#pass();
         this.state.retryMs = 0;
         this.#recovered();
         for (const waiter of waiters) waiter.resolve();
         // Whoever asked during the pass found nobody to wake.
         const asked = this.#stopping || this.#passWaiters.length > 0;
-        if (!worked && !asked) await this.#rest(this.#spaceNeeded ? spaceMs : idleMs);
+        if (!worked && !asked) {
+          await this.#changed.wait(this.#spaceNeeded || this.#pace.holds ? spaceMs : idleMs);
+        }
       } catch (error) {
+        await this.#sweep.quiesce();
         if (!(error instanceof NbdboostError)) this.#writer.fail(error);
         this.#failed(error);
+        // Not at each failure: a writer that is woken asks for space again, and that would be a try without a pause.
+        if (!this.#pace.suspended) {
+          this.#pace.suspended = true;
+          this.#room.wake();
+        }
         for (const waiter of waiters) waiter.reject(error);
-        if (!this.#stopping) await this.#rest(this.state.retryMs);
+        if (!this.#stopping) await this.#changed.wait(this.state.retryMs);
       } finally {
         this.state.active = false;
       }
@@ -207,85 +251,112 @@ export class WriteBack {
   #recovered(): void {
     if (this.state.lastError === undefined) return;
     const { dirty, zeroDirty } = this.#core.kernels;
-    for (const block of this.#failures.keys()) if (!dirty.test(block)) this.#failures.delete(block);
-    if (this.#failures.size > 0 || this.#syncFailed || (this.#zeroFailures > 0 && zeroDirty.count > 0)) {
-      return;
-    }
+    const { failures } = this.#sweep;
+    for (const block of failures.keys()) if (!dirty.test(block)) failures.delete(block);
+    if (failures.size > 0 || this.#sync.failed || (this.#zeroing.failures > 0 && zeroDirty.count > 0)) return;
     this.state.lastError = this.state.failingSinceMs = undefined;
-  }
-
-  async #rest(ms: number): Promise<void> {
-    await new Promise<void>((resolve) => {
-      const cancel = this.#core.clock.after(ms, resolve);
-      this.#wake = () => {
-        cancel();
-        resolve();
-      };
-    });
-    this.#wake = () => {};
   }
 
   /** Whether there is something to do, and now is the time. */
   #wanted(): boolean {
     if (this.#writer.failure) return false;
-    if (this.#draining > 0 || this.#spaceNeeded) return true;
-    const { kernels, tunables, clock, statistics, geometry } = this.#core;
-    if (this.dirtyBlocks === 0 && kernels.written.count === 0) return false;
+    if (this.#draining > 0 || this.#spaceNeeded || this.#pace.holds) return true;
+    const { kernels, tunables, clock, statistics } = this.#core;
     if (tunables.writeback === "off") return false;
+    if (this.#isTight) return true;
+    if (this.dirtyBlocks === 0 && kernels.written.count === 0) return false;
     if (tunables.writeback === "on") return true;
     const count = statistics.writeRequests + statistics.readRequests + statistics.flushRequests;
     const now = clock.monotonicMs();
     if (count !== this.#lastClientCount) this.#lastClientMs = now;
     this.#lastClientCount = count;
-    const used = 1 - this.#writer.freeSegments / geometry.segmentCount;
-    return used > busyShare || now - this.#lastClientMs >= idleMs;
+    return this.dirtyBlocks > busyShare * this.#pace.dirtyMax || now - this.#lastClientMs >= idleMs;
   }
 
-  /**
-   * One batch: load, verify, write, sync, move the tail. Returns false when there was nothing to do. `eager`: segments are
-   * wanted, so the tail moves even by a little.
-   */
-  async pass(eager: boolean): Promise<boolean> {
+  /** Segments of which no more are free when the tail is to follow: as many as are taken while it does. */
+  get #lowSegments(): number {
+    const { geometry: { segmentCount, segmentBlocks }, tunables } = this.#core;
+    // Without copying, only what the sweep has done gives space, and the pace needs to know of it early.
+    const least = tunables.copyForward === 0
+      ? Math.max(segmentsReserved + 1, Math.floor(segmentCount / gainParts))
+      : Math.max(segmentsReserved + 1, Math.min(lowSegmentsMax, Math.floor(segmentCount / lowParts)));
+    const taken = segmentsReserved + Math.ceil(this.#pace.blocksPerSecond * followSeconds / segmentBlocks);
+    return Math.max(least, Math.min(Math.floor(segmentCount / lowPartsMin), taken));
+  }
+
+  /** Whether the tail should follow now. */
+  get #isTight(): boolean {
+    return this.#writer.freeSegments <= this.#lowSegments;
+  }
+
+  /** One round of the sweep, and what follows it. Returns false when there was nothing to do. */
+  async #pass(): Promise<boolean> {
     const { kernels } = this.#core;
+    const eager = this.#draining > 0 || this.#spaceNeeded;
     if (eager) await this.#makeWritable();
-    const limit = this.#core.tunables.writebackBatch;
-    let batch = this.#loader.collect(this.#cursor, limit, this.#failures);
-    if (batch.count === 0 && kernels.dirty.count > 0) {
-      await this.#makeWritable();
-      batch = this.#loader.collect(this.#cursor, limit, this.#failures);
-    }
-    let worked = batch.count > 0;
-    // A backing that refuses something is told of at the end: what it took is synced, and the tail moves, all the same.
-    let failure: unknown;
-    const note = (error: unknown) => failure ??= error;
-    try {
-      if (worked) {
-        this.#cursor = batch.blocks[batch.count - 1]! + 1;
-        if (this.#cursor >= this.#core.versions.backingBlocks) this.#cursor = 0;
-        await this.#loader.load(batch);
-        await this.#writeBatch(batch).catch(note);
-      } else this.#cursor = 0;
-    } finally {
-      this.#loader.release(batch);
-    }
-    worked = (await this.#zeroPass().catch(note)) === true || worked;
-    if (kernels.written.count > 0) await this.#syncBacking();
-    if (eager) await this.#relocateFailed();
-    const idle = this.dirtyBlocks === 0;
-    const passable = this.#tail.passable();
-    const wanted = eager || idle || passable >= Math.max(2, this.#core.geometry.segmentCount >>> 4);
-    if (wanted && !this.#holds()) {
-      if (await this.#tail.advance(idle)) {
-        worked = true;
-        this.#spaceNeeded = false;
-        this.#room.wake();
+    this.#sweep.beginRound();
+    // Where space is short the tail comes first, as long as that helps; the sweep goes on beside it.
+    const tailFirst = (this.#spaceNeeded || this.#isTight) && !this.#isStuck && this.#draining === 0;
+    if (!tailFirst) {
+      await this.#round();
+      if (this.#sweep.writtenInRound === 0 && kernels.dirty.count > 0 && this.#sweep.failure === undefined) {
+        await this.#makeWritable();
+        this.#sweep.beginRound();
+        await this.#round();
       }
     }
+    const { failure: sweepFailure, written } = this.#sweep.takeRound();
+    let worked = written > 0;
+    // A backing that refuses something is told of at the end: what it took is synced, and the tail moves, all the same.
+    let failure: unknown;
+    if (sweepFailure !== undefined && !worked) failure = sweepFailure;
+    else if (sweepFailure !== undefined) this.#failed(sweepFailure);
+    if (kernels.zeroDirty.count > 0 && !tailFirst) {
+      await this.#sweep.quiesce();
+      const zeroed = await this.#zeroing.pass().catch((error) => failure ??= error);
+      worked = zeroed === true || worked;
+    }
+    worked = await this.#follow(eager) || worked;
     if (failure !== undefined) throw failure;
     return worked;
   }
 
-  #holds(): boolean {
+  /** Lets the sweep run until it is time to look at everything else. */
+  async #round(): Promise<void> {
+    const { clock } = this.#core;
+    const wasTight = this.#isTight;
+    const wasNeeded = this.#spaceNeeded;
+    const urgent = wasNeeded || wasTight;
+    const endMs = clock.monotonicMs() +
+      (urgent ? urgentRoundMs : this.#draining > 0 ? drainRoundMs : roundMs);
+    const blocks = urgent ? urgentRoundBlocks : roundBlocks;
+    while (!this.#sweep.idle && this.#sweep.writtenInRound < blocks && !this.#stopping) {
+      if (this.#writer.failure || (!wasTight && this.#isTight) || (!wasNeeded && this.#spaceNeeded)) break;
+      const leftMs = endMs - clock.monotonicMs();
+      if (leftMs <= 0) break;
+      await this.#changed.wait(leftMs);
+    }
+  }
+
+  /** Syncs the backing and moves the tail, as far as that is wanted. Tells whether the tail moved. */
+  async #follow(eager: boolean): Promise<boolean> {
+    const { kernels } = this.#core;
+    const idle = this.dirtyBlocks === 0;
+    const tight = this.#isTight;
+    if ((tight || this.#spaceNeeded) && !this.#holdsTail()) await this.#copy();
+    if (kernels.written.count > 0) await this.#sync.run();
+    if (eager || tight) await this.#relocateFailed();
+    this.#pace.refresh();
+    if (!eager && !idle && !tight) return false;
+    this.#isStuck = this.#holdsTail() || !(await this.#tail.advance(idle));
+    if (this.#isStuck) return false;
+    this.#spaceNeeded = false;
+    this.#pace.refresh();
+    this.#room.wake();
+    return true;
+  }
+
+  #holdsTail(): boolean {
     if (this.holdTail !== "while roomy") return this.holdTail === "yes";
     return !this.#spaceNeeded && this.#writer.freeSegments * 4 > this.#core.geometry.segmentCount;
   }
@@ -296,154 +367,35 @@ export class WriteBack {
     if (writer.lastPutSequence > writer.durableSequence) await writer.makeDurable(writer.lastPutSequence);
   }
 
-  async #writeBatch(batch: Batch): Promise<void> {
-    const { backing, kernels, statistics, clock } = this.#core;
-    let failure: unknown;
-    const queue = this.#loader.requests(batch);
-    const work = async () => {
-      for (const request of queue) {
-        try {
-          await backing.write(request.offset, request.bytes);
-          statistics.writebackRequests++;
-          statistics.writebackBytes += request.bytes.length;
-          statistics.writebackRate.note(statistics.writebackBytes, clock.monotonicMs());
-        } catch (error) {
-          failure ??= error;
-          for (let i = request.first; i <= request.last; i++) batch.failed[i] = 1;
-        }
-      }
-    };
-    await Promise.all(Array.from({ length: requestsInFlightMax }, work));
-    let written = 0;
-    for (let i = 0; i < batch.count; i++) {
-      const block = batch.blocks[i]!;
-      if (batch.skipped[i]) continue;
-      if (batch.failed[i]) {
-        // A merged request that failed is taken apart next time, so that only the bad block counts up.
-        this.#failures.set(block, (this.#failures.get(block) ?? 0) + 1);
-        // What it did write must be forgotten by no sync.
-        kernels.written.set(block);
-        continue;
-      }
-      written++;
-      this.#failures.delete(block);
-      kernels.written.set(block);
-      if (kernels.indexGet(block) === batch.slots[i]) kernels.dirty.clear(block);
-    }
-    statistics.writtenBackBlocks += written;
-    if (written > 0) this.#noteProgress();
-    if (failure !== undefined && written === 0) throw failure;
-    if (failure !== undefined) this.#failed(failure);
+  /** Copies live blocks out of the tail's way, where that is wanted. */
+  async #copy(): Promise<void> {
+    const { tunables, geometry, kernels } = this.#core;
+    if (tunables.copyForward === 0) return;
+    // Far above what may be dirty, copying costs more than it gives; but nobody shall wait for the whole sweep.
+    const dirtyMax = this.#pace.dirtyMax + copyMarginShare * geometry.slotCount;
+    if (kernels.dirty.count > dirtyMax && !this.#spaceNeeded) return;
+    const gain = Math.min(gainSegmentsMax, Math.max(1, Math.floor(geometry.segmentCount / gainParts)));
+    const wanted = this.#lowSegments + gain - this.#writer.freeSegments;
+    if (wanted > 0) await this.#copyForward.run(this.#tail.segment, wanted);
   }
 
   /** The backing takes what it gets. That is no progress while its syncs fail: all of it will be written again. */
   #noteProgress(): void {
-    if (!this.#syncFailed) this.#room.progressMs = this.#core.clock.monotonicMs();
-  }
-
-  /** Applies zero-dirty runs to the backing. */
-  async #zeroPass(): Promise<boolean> {
-    const { kernels, versions, backing } = this.#core;
-    let from = 0;
-    let done = 0;
-    while (done < zeroRequestsMax && kernels.zeroDirty.count > 0) {
-      // Ranges, like data, go to the backing only once they are durable. No wait lies between this and the choice.
-      while (versions.lastRangeSequence > this.#writer.durableSequence) {
-        await this.#writer.makeDurable(versions.lastRangeSequence);
-      }
-      const start = kernels.zeroDirty.next(from, versions.backingBlocks);
-      if (start < 0) break;
-      const limit = Math.min(start + zeroBlocksMax, versions.backingBlocks);
-      let end = kernels.zeroDirty.nextClear(start, limit);
-      if (end < 0) end = limit;
-      const keepAllocated = versions.provisioned.has(start);
-      end = keepAllocated
-        ? versions.provisioned.nextAbsent(start, end)
-        : firstProvisioned(versions.provisioned.next(start, end), end);
-      await this.#zeroRun(backing.sizeBytes, start, end, keepAllocated);
-      from = end;
-      done++;
-    }
-    return done > 0;
-  }
-
-  async #zeroRun(sizeBytes: number, start: number, end: number, keepAllocated: boolean): Promise<void> {
-    const { kernels, versions, backing, statistics } = this.#core;
-    const offset = start * 4096;
-    const length = Math.min(end * 4096, sizeBytes) - offset;
-    this.#zeroFailures++;
-    const newRanges: { start: number; end: number }[] = versions.newRanges = [];
-    try {
-      await backing.zero(offset, length, { keepAllocated });
-    } finally {
-      versions.newRanges = undefined;
-      // Even a failed call may have zeroed something.
-      kernels.written.setRange(start, end);
-    }
-    this.#zeroFailures = 0;
-    statistics.writebackRequests++;
-    this.#noteProgress();
-    // A newer version of a block has cleared its bit meanwhile, and a newer range must be applied by itself; the others are
-    // zero on the backing now.
-    for (const run of without(start, end, newRanges)) {
-      kernels.zeroDirty.clearRange(run.start, run.end);
-      versions.provisioned.deleteRange(run.start, run.end);
-    }
-  }
-
-  /** Syncs the backing and settles what that covers. */
-  async #syncBacking(): Promise<void> {
-    const { kernels, segments, versions, backing, statistics } = this.#core;
-    const { dirty, zeroDirty, written, syncing } = kernels;
-    assert(syncing.count === 0, "one backing sync at a time");
-    written.moveInto(syncing);
-    statistics.backingSyncs++;
-    try {
-      await backing.sync();
-      this.#syncFailed = false;
-    } catch (error) {
-      this.#syncFailed = true;
-      written.orInto(syncing);
-      for (
-        let block = syncing.next(0, syncing.length);
-        block >= 0;
-        block = syncing.next(block + 1, syncing.length)
-      ) {
-        if (kernels.indexGet(block) !== noSlot) dirty.set(block);
-        else if (versions.poison.mask(block) === 0) zeroDirty.set(block);
-      }
-      written.clearRange(0, written.length);
-      syncing.clearRange(0, syncing.length);
-      throw error;
-    }
-    for (
-      let block = syncing.next(0, syncing.length);
-      block >= 0;
-      block = syncing.next(block + 1, syncing.length)
-    ) {
-      if (dirty.test(block) || written.test(block)) continue;
-      const slot = kernels.indexGet(block);
-      if (slot !== noSlot) segments.live[segments.of(slot)]!--;
-    }
-    syncing.clearRange(0, syncing.length);
+    if (!this.#sync.failed) this.#room.progressMs = this.#core.clock.monotonicMs();
   }
 
   /** Moves what the backing refuses out of the tail's way (log-rules.md 12), as long as it is little. */
   async #relocateFailed(): Promise<void> {
-    if (this.#failures.size > 0 && this.#failures.size <= this.#core.geometry.segmentBlocks) {
+    if (this.#sweep.failures.size > 0 && this.#sweep.failures.size <= this.#core.geometry.segmentBlocks) {
       for (const block of [...this.#tail.dirtyInTail()]) {
-        if ((this.#failures.get(block) ?? 0) >= failuresMax) await this.#tail.relocate(block);
+        if ((this.#sweep.failures.get(block) ?? 0) >= failuresMax) await this.#tail.relocate(block);
       }
     }
-    if (this.#zeroFailures >= failuresMax) await this.#tail.relocateRanges();
+    if (this.#zeroing.failures >= failuresMax) await this.#tail.relocateRanges();
   }
 
   /** The last backing sync before a clean close. */
   async settle(): Promise<void> {
-    if (this.#core.kernels.written.count > 0) await this.#syncBacking();
+    if (this.#core.kernels.written.count > 0) await this.#sync.run();
   }
-}
-
-function firstProvisioned(found: number, end: number): number {
-  return found < 0 ? end : found;
 }

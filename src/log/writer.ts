@@ -100,6 +100,8 @@ export class LogWriter {
   #appendedBlocks = 0;
   readonly #unsyncedMax: number;
   #isFlushPoint = false;
+  /** Called when a segment is taken for the head. */
+  onSegment: () => void = () => {};
 
   constructor(options: {
     device: BlockDevice;
@@ -208,6 +210,10 @@ export class LogWriter {
   /** Blocks of log, partly filled segments' rests included, that are not known to be durable. */
   get unsyncedBlocks(): number {
     return this.#appendedBlocks - this.#durability.durable.appended;
+  }
+  /** Blocks that the log took since it was opened, the open record's included. */
+  get appendedBlocks(): number {
+    return this.#appendedBlocks + this.#dataCount;
   }
   /** The last sealed record. */
   get last(): LastRecord | undefined {
@@ -334,6 +340,7 @@ export class LogWriter {
       if (!this.#ram.take(segment, 0)) return "buffer";
       this.#headSegment = segment;
       this.#headOffset = 0;
+      this.onSegment();
       segments.begin(segment * segmentBlocks, this.#nextSequence, this.#chain);
       segments.lastSequence[segment] = this.#nextSequence - 1;
     }
@@ -403,6 +410,11 @@ export class LogWriter {
   /** Syncs the cache device; what had completed before the call is durable afterwards. Fails the log on an error. */
   syncDevice(): Promise<void> {
     return this.#durability.sync();
+  }
+
+  /** Starts making durable what is sealed, and waits for nothing. */
+  syncSoon(): void {
+    this.#durability.start(this.sealedSequence);
   }
 
   /** Resolves when no log write, and no sync, is under way. */

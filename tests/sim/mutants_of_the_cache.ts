@@ -10,7 +10,8 @@ const writes = "src/cache/writes.ts";
 const reads = "src/cache/reads.ts";
 const readSlots = "src/cache/read_slots.ts";
 const tail = "src/cache/tail.ts";
-const writeback = "src/cache/writeback.ts";
+const backingSync = "src/cache/backing_sync.ts";
+const sweep = "src/cache/sweep.ts";
 const batch = "src/cache/batch.ts";
 const versions = "src/cache/versions.ts";
 
@@ -102,7 +103,7 @@ export const mutantsOfTheCache: readonly Mutant[] = [
     name: "backing-not-synced",
     rule: 4,
     why: "the tail passes what was written back and not synced",
-    edits: [{ file: writeback, find: "await backing.sync();", replace: "await Promise.resolve();" }],
+    edits: [{ file: backingSync, find: "await backing.sync();", replace: "await Promise.resolve();" }],
   },
   {
     name: "segment-free-before-superblock",
@@ -153,15 +154,19 @@ export const mutantsOfTheCache: readonly Mutant[] = [
     name: "write-back-of-open-records",
     rule: 10,
     why: "what is still being overwritten is written back",
-    edits: [{ file: batch, find: "if (segments.lastSequence[segment]! > durable) continue;", replace: "" }],
+    edits: [{
+      file: batch,
+      find: "if (segments.lastSequence[segments.of(slot)]! > durable || isTaken(block)) continue;",
+      replace: "if (isTaken(block)) continue;",
+    }],
   },
   {
     name: "write-back-cleans-newer",
     rule: 10,
     why: "a block written anew while its older version is written back counts as written back",
     edits: [{
-      file: writeback,
-      find: "if (kernels.indexGet(block) === batch.slots[i]) kernels.dirty.clear(block);",
+      file: sweep,
+      find: "if (batch.loader.isCurrent(i)) kernels.dirty.clear(block);",
       replace: "kernels.dirty.clear(block);",
     }],
   },
@@ -170,9 +175,9 @@ export const mutantsOfTheCache: readonly Mutant[] = [
     rule: 10,
     why: "what was written back is never synced, and its segment goes",
     edits: [{
-      file: writeback,
-      find: "      kernels.written.set(block);\n      if (kernels.indexGet",
-      replace: "      if (kernels.indexGet",
+      file: sweep,
+      find: 'if (outcome !== "dropped") kernels.written.set(block);',
+      replace: "",
     }],
   },
   {
@@ -274,8 +279,8 @@ export const mutantsOfTheCache: readonly Mutant[] = [
     world: "faulty",
     why: "the backing drops what it could not sync, and the log drops it as well",
     edits: [{
-      file: writeback,
-      find: "      await backing.sync();\n      this.#syncFailed = false;\n    } catch (error) {",
+      file: backingSync,
+      find: "      await backing.sync();\n    } catch (error) {",
       replace: "      await backing.sync().catch(() => {});\n    } catch (error) {",
     }],
   },
@@ -285,7 +290,7 @@ export const mutantsOfTheCache: readonly Mutant[] = [
     world: "faulty",
     why: "what a failed sync dropped stays clean, and the next sync that succeeds is believed",
     edits: [{
-      file: writeback,
+      file: backingSync,
       find: "if (kernels.indexGet(block) !== noSlot) dirty.set(block);",
       replace: "if (kernels.indexGet(block) !== noSlot) kernels.written.set(block);",
     }],
@@ -295,6 +300,10 @@ export const mutantsOfTheCache: readonly Mutant[] = [
     rule: 15,
     world: "faulty",
     why: "the backing refuses a write, and the block counts as written back",
-    edits: [{ file: writeback, find: "i++) batch.failed[i] = 1;", replace: "i++) batch.failed[i] = 0;" }],
+    edits: [{
+      file: sweep,
+      find: 'if (outcome !== "written") batch.failed[i] = 1;',
+      replace: 'if (outcome === "dropped") batch.failed[i] = 1;',
+    }],
   },
 ];

@@ -114,7 +114,8 @@ function drawHeavy(random: SeededRandom, faulty: boolean): Shape {
     latencyMs: pick(0.05, 0.2, 2),
     tunables: {
       writeback: pick("auto", "auto", "on", "off"),
-      writebackBatch: pick(1, 3, 8, 1024),
+      writebackBatch: pick(1, 3, 8, 256),
+      copyForward: pick(0, 10, 60, 60, 90),
       flushInterval: pick(0, 0, 0, 1),
     },
     weights: {

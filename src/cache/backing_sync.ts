@@ -1,0 +1,77 @@
+/**
+ * The backing's syncs: which blocks one covers, and what becomes of them when it fails (log-rules.md 15 and "Failed backing
+ * sync").
+ *
+ * Invariants: one sync at a time. What completed before it was issued is settled when it succeeds; when it fails, everything
+ * written since the last good one is dirty again, writes that were under way meanwhile included (see `failures`).
+ *
+ * @module
+ */
+
+import { assert } from "../errors.ts";
+import { noSlot } from "../wasm/kernels.ts";
+import type { Core } from "./core.ts";
+
+/** Syncs of the backing device. */
+export class BackingSync {
+  readonly #core: Core;
+  /** Failed syncs so far. A write that was issued before one and ends after it is not to be trusted. */
+  failures = 0;
+  /** Whether the last sync failed. */
+  failed = false;
+
+  constructor(core: Core) {
+    this.#core = core;
+  }
+
+  /** Syncs the backing and settles what that covers. */
+  async run(): Promise<void> {
+    const { kernels, backing, statistics } = this.#core;
+    const { written, syncing } = kernels;
+    assert(syncing.count === 0, "one backing sync at a time");
+    written.moveInto(syncing);
+    statistics.backingSyncs++;
+    try {
+      await backing.sync();
+    } catch (error) {
+      this.failed = true;
+      this.failures++;
+      this.#unclean();
+      throw error;
+    }
+    this.failed = false;
+    this.#settle();
+  }
+
+  #unclean(): void {
+    const { kernels, versions } = this.#core;
+    const { dirty, zeroDirty, written, syncing } = kernels;
+    written.orInto(syncing);
+    for (
+      let block = syncing.next(0, syncing.length);
+      block >= 0;
+      block = syncing.next(block + 1, syncing.length)
+    ) {
+      if (kernels.indexGet(block) !== noSlot) dirty.set(block);
+      else if (versions.poison.mask(block) === 0) zeroDirty.set(block);
+    }
+    written.clearRange(0, written.length);
+    syncing.clearRange(0, syncing.length);
+  }
+
+  #settle(): void {
+    const { kernels, segments } = this.#core;
+    const { dirty, written, syncing } = kernels;
+    for (
+      let block = syncing.next(0, syncing.length);
+      block >= 0;
+      block = syncing.next(block + 1, syncing.length)
+    ) {
+      // A newer version, or a write that ended after the sync was issued, keeps it live.
+      if (dirty.test(block) || written.test(block)) continue;
+      const slot = kernels.indexGet(block);
+      if (slot !== noSlot) segments.live[segments.of(slot)]!--;
+    }
+    syncing.clearRange(0, syncing.length);
+  }
+}

@@ -1,0 +1,167 @@
+/**
+ * How fast clients may fill the log. While it is rather empty nobody waits. Later they go in step with write-back, smoothly,
+ * so that nobody ever waits for a whole sweep: a log whose space comes back all at once stalls writers for minutes to hours.
+ *
+ * With copying forward, space is no matter and dirt is: each block that was written back admits one that becomes dirty.
+ * Above the limit (only recovery gets there) it admits a quarter of one.
+ *
+ * Without it, a segment comes back when the sweep has passed the place where it was when the segment was filled. From
+ * these places follows, for each segment, how much the sweep must do until then and how much space there will be:
+ * ```text
+ * space   |                  x   free now + segments up to j
+ *         |            x  .
+ *         |        x .   the steepest line that stays below all x
+ *  free --|x   .
+ *         +------------------ blocks that the sweep still writes until segment j comes back
+ * ```
+ * Its slope is what one written block admits.
+ *
+ * @module
+ */
+
+import { segmentsReserved } from "../log/layout.ts";
+import type { LogWriter } from "../log/writer.ts";
+import type { Core } from "./core.ts";
+import type { Sweep } from "./sweep.ts";
+
+/** What a written block admits while more is dirty than should be. */
+const overLimitShare = 0.25;
+/** With copying forward: of the log, in parts, and of large ones, in segments, what clients leave alone. */
+const copyRoomParts = 32;
+const copyRoomSegmentsMax = 64;
+/** Without: this share of the log is filled without a wait, and this share kept in reserve. */
+const freelyFilledShare = 0.5;
+const reserveShare = 0.05;
+/** So much later than a lap of the sweep a segment comes back. */
+const lateShare = 1.1;
+/** Points of the space that comes back at which the line is fitted. */
+const horizonPoints = 32;
+/** The rate of the clients is taken over at least so long. */
+const rateMsMin = 100;
+/** Blocks after which it is fitted again. */
+const refitBlocks = 64;
+
+/** The pace of the clients. */
+export class Pace {
+  readonly #core: Core;
+  readonly #writer: LogWriter;
+  readonly #sweep: Sweep;
+  /** What the sweep had done when each segment was begun. */
+  readonly #marks: Float64Array;
+  #dirtyLimit = Infinity;
+  #appendLimit = Infinity;
+  /** What is left of the log is for copying: with next to nothing left each step would gain next to nothing. */
+  #leavesRoom = false;
+  #rate = 1;
+  #sinceFit = 0;
+  #lookedAtMs: number;
+  #lookedAtBlocks = 0;
+  /** Blocks of log that clients have taken lately, a second. */
+  blocksPerSecond = 0;
+  /** The backing takes nothing: clients go on until the log is full. */
+  suspended = false;
+
+  constructor(core: Core, writer: LogWriter, sweep: Sweep) {
+    this.#core = core;
+    this.#writer = writer;
+    this.#sweep = sweep;
+    this.#lookedAtMs = core.clock.monotonicMs();
+    this.#marks = new Float64Array(core.segments.count);
+    this.#dirtyLimit = core.kernels.dirty.count;
+    this.refresh();
+  }
+
+  /** Whether clients must wait now. Hot path. */
+  get holds(): boolean {
+    return !this.suspended &&
+      (this.#core.kernels.dirty.count >= this.#dirtyLimit || this.#leavesRoom ||
+        this.#writer.appendedBlocks >= this.#appendLimit);
+  }
+
+  /** Dirty blocks up to which nobody waits, with copying forward; the log's size without. */
+  get dirtyMax(): number {
+    const { tunables, geometry } = this.#core;
+    return tunables.copyForward === 0
+      ? geometry.slotCount
+      : Math.max(1, Math.floor(geometry.slotCount * tunables.copyForward / 100));
+  }
+
+  /** A segment was taken for the head. */
+  noteSegment(): void {
+    this.#measure();
+    this.#lookAtRoom();
+    this.#marks[this.#writer.headSegment] = this.#sweep.work;
+    if (this.#core.tunables.copyForward === 0) this.refresh();
+  }
+
+  /** So many blocks were written back. */
+  noteWritten(blocks: number): void {
+    this.suspended = false;
+    if (this.#core.tunables.copyForward > 0) {
+      this.#dirtyLimit = Math.max(this.dirtyMax, this.#dirtyLimit - blocks * (1 - overLimitShare));
+      this.#appendLimit = Infinity;
+      return;
+    }
+    if (this.#appendLimit < Infinity) this.#appendLimit += blocks * this.#rate;
+    this.#sinceFit += blocks;
+    if (this.#sinceFit >= refitBlocks) this.refresh();
+  }
+
+  #lookAtRoom(): void {
+    const { tunables, geometry } = this.#core;
+    const left = Math.min(copyRoomSegmentsMax, Math.floor(geometry.segmentCount / copyRoomParts));
+    this.#leavesRoom = tunables.copyForward > 0 && this.#writer.freeSegments <= left;
+  }
+
+  /** Looks at everything anew. */
+  refresh(): void {
+    const { kernels, tunables, segments } = this.#core;
+    this.#measure();
+    this.#lookAtRoom();
+    this.#sinceFit = 0;
+    if (tunables.copyForward > 0) {
+      this.#appendLimit = Infinity;
+      this.#dirtyLimit = Math.max(this.#dirtyLimit === Infinity ? 0 : this.#dirtyLimit, this.dirtyMax);
+      return;
+    }
+    this.#dirtyLimit = Infinity;
+    const free = this.#writer.freeSegments;
+    if (kernels.dirty.count === 0 || free > segments.count * (1 - freelyFilledShare)) {
+      this.#appendLimit = Infinity;
+      return;
+    }
+    const slack = Math.max(0, free - segmentsReserved - segments.count * reserveShare);
+    this.#rate = this.#fit(free, slack);
+    const appended = this.#writer.appendedBlocks;
+    const burst = Math.max(1, slack / 4) * segments.blocks;
+    this.#appendLimit = Math.min(this.#appendLimit, appended + burst);
+  }
+
+  #measure(): void {
+    const { clock, statistics } = this.#core;
+    const ms = clock.monotonicMs() - this.#lookedAtMs;
+    if (ms < rateMsMin) return;
+    // What is copied at the tail is no client's doing.
+    const blocks = this.#writer.appendedBlocks - statistics.copiedBlocks;
+    this.blocksPerSecond = (this.blocksPerSecond + (blocks - this.#lookedAtBlocks) / ms * 1000) / 2;
+    this.#lookedAtMs += ms;
+    this.#lookedAtBlocks = blocks;
+  }
+
+  /** The slope of the line, in blocks admitted per block written. */
+  #fit(free: number, slack: number): number {
+    const { segments, kernels } = this.#core;
+    const { work, lapWork } = this.#sweep;
+    // What was not durable when the sweep came by is written a lap later, and a little after its place.
+    const lap = lateShare * Math.max(lapWork, kernels.dirty.count + free * segments.blocks / 2);
+    const used = segments.count - 1 - free;
+    const step = Math.max(1, Math.floor(used / horizonPoints));
+    const tail = this.#writer.headSegment - used + segments.count;
+    let rate = Infinity;
+    for (let j = step; j <= used; j += step) {
+      const left = Math.max(lap / horizonPoints, this.#marks[(tail + j - 1) % segments.count]! + lap - work);
+      rate = Math.min(rate, (slack + j) * segments.blocks / left);
+    }
+    return rate === Infinity ? 1 : rate;
+  }
+}
