@@ -227,11 +227,17 @@ class Walker {
     this.#walk.lastEntries = entries;
   }
 
+  /** Blocks in which whatever was written behind the mark lies. */
+  get #window(): number {
+    const { segmentBlocks, slotCount } = this.#reader.geometry;
+    return Math.min(this.#reader.unsyncedBlocks + segmentBlocks, slotCount - 1);
+  }
+
   /** At a place without the next record: torn end (false), or damage that is passed (true). */
   async #passGap(): Promise<boolean> {
     const { geometry } = this.#reader;
     const expected = this.#sequence;
-    const window = Math.min(this.#reader.unsyncedBlocks + geometry.segmentBlocks, geometry.slotCount - 1);
+    const window = this.#window;
     const start = this.#slot;
     const candidates = await this.#look(start, window);
     if (this.#walk.mark < expected) {
@@ -292,7 +298,11 @@ class Walker {
     const last = this.#walk.mark;
     const copy = previous && previous.sequence === last ? previous : undefined;
     this.#rebuild(copy, last);
-    if (copy) this.#advance(copy.slot, copy.sequence, copy.dataCount, copy.crc, copy.epoch);
+    if (copy) {
+      this.#advance(copy.slot, copy.sequence, copy.dataCount, copy.crc, copy.epoch);
+      // What follows the mark may be flushed as well, and nothing of it is lost by name here: so it must have been readable.
+      if (!clean) this.#reader.refuseUnreadable(this.#slot % this.#reader.geometry.slotCount, this.#window);
+    }
     if (clean) this.#advance(head.slot, head.sequence - 1, -1, head.chain, this.#epoch);
     // Lost sequences are not used again: the mark of the next superblock must cover them, or a crash forgets the damage.
     else if (!copy) this.#sequence = last + 1;

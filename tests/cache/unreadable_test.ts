@@ -197,3 +197,21 @@ Deno.test("openCache: a second look that fails calls nothing torn", async () => 
   }
   assert(rejected > 0);
 });
+
+Deno.test("openCache: behind a record that a superblock tells of, nothing unreadable is taken for a torn end", async () => {
+  const world = await World.make();
+  world.backing.bytes.fill(9);
+  const cache = await world.open();
+  await cache.write(0, filled(1));
+  await world.drive(cache.flush());
+  // The idle mark, and with it a copy of the record's entries, reaches a superblock.
+  await world.pass(50);
+  await cache.write(0, filled(2));
+  await world.drive(cache.flush());
+  const after = world.crash();
+  after.cache.onRead = failing(slotRange(0), slotRange(2));
+  await assertRejects(() => after.open(), DeviceError, "Cannot tell where the log");
+  // When the device answers again, nothing is lost.
+  after.cache.heal();
+  assertEquals(await readBlocks(await after.open(), 0), [2]);
+});
