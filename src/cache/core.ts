@@ -12,6 +12,7 @@ import type { Segments } from "../log/segments.ts";
 import type { LogWriter } from "../log/writer.ts";
 import { blockBytes } from "../units.ts";
 import type { Kernels } from "../wasm/kernels.ts";
+import type { Foreground } from "./foreground.ts";
 import type { RangeLocks } from "./locks.ts";
 import type { Statistics } from "./statistics.ts";
 import type { Tunables } from "./tunables.ts";
@@ -24,6 +25,8 @@ export type Warn = (message: string, level?: "error") => void;
 export interface Core {
   readonly device: BlockDevice;
   readonly backing: BlockDevice;
+  /** The clients' reads of the backing, which write-back gives way to. */
+  readonly foreground: Foreground;
   readonly geometry: Geometry;
   readonly kernels: Kernels;
   readonly segments: Segments;

@@ -28,6 +28,7 @@ import type { MemoryPlan } from "../wasm/memory_map.ts";
 import { stagingBlocksOf } from "./batch.ts";
 import { type Cache, cacheSeam } from "./cache.ts";
 import type { Core } from "./core.ts";
+import { Foreground } from "./foreground.ts";
 import { lentBuffersMax } from "./lent_buffers.ts";
 import { RangeLocks } from "./locks.ts";
 import { checkPair, readSuperblocks, withPair } from "./pair.ts";
@@ -204,6 +205,7 @@ async function open(options: EngineOptions, device: BlockDevice, backing: BlockD
     kernels,
     segments,
     versions,
+    foreground: new Foreground(backing, options.clock ?? systemClock),
     locks: new RangeLocks(),
     clock: options.clock ?? systemClock,
     tunables: { ...defaultTunables, ...options.tunables },

@@ -154,12 +154,12 @@ export class Reads {
   }
 
   async #readBacking(offset: number, into: Uint8Array<ArrayBuffer>): Promise<void> {
-    const { backing } = this.#core;
+    const { foreground } = this.#core;
     const from = roundDown(offset, sectorBytes);
     const to = roundUp(offset + into.length, sectorBytes);
-    if (from === offset && to === offset + into.length) return await backing.read(offset, into);
+    if (from === offset && to === offset + into.length) return await foreground.read(offset, into);
     const sectors = new Uint8Array(to - from);
-    await backing.read(from, sectors);
+    await foreground.read(from, sectors);
     into.set(sectors.subarray(offset - from, offset - from + into.length));
   }
 
@@ -267,7 +267,7 @@ export class Reads {
   /** Fills the sectors of `mask` from the backing. */
   async fetchSectors(block: number, mask: number, into: Uint8Array<ArrayBuffer>): Promise<void> {
     const bytes = new Uint8Array(blockBytes);
-    await this.#core.backing.read(block * blockBytes, bytes.subarray(0, blockLength(this.#core, block)));
+    await this.#core.foreground.read(block * blockBytes, bytes.subarray(0, blockLength(this.#core, block)));
     copySectors(bytes, into, mask);
   }
 }

@@ -17,10 +17,9 @@ import type { LogWriter } from "../log/writer.ts";
 import { type BackingRequest, type Batch, batchesMax, BatchLoader } from "./batch.ts";
 import type { BackingSync } from "./backing_sync.ts";
 import type { Core } from "./core.ts";
+import { requestsInFlightMax } from "./foreground.ts";
 import type { Signal } from "./signal.ts";
 
-/** Backing requests in flight. */
-export const requestsInFlightMax = 32;
 /** Of the log, in parts: once so much is not durable, and so cannot be written back, a sweep asks for a sync. */
 const unsyncedParts = 16;
 
@@ -46,7 +45,7 @@ export class Sweep {
   /** Rings when a request has ended. */
   readonly changed: Signal;
   /** Requests in flight at most. */
-  depth: number = requestsInFlightMax;
+  depth: () => number = () => requestsInFlightMax;
   /** Blocks that could not be read or written, and how often in a row. */
   readonly failures: Map<number, number> = new Map();
   /** The first failure since {@linkcode takeRound}, and the blocks written since. */
@@ -106,9 +105,12 @@ export class Sweep {
   /** Issues what may be issued and reads ahead. */
   pump(): void {
     if (!this.#enabled || this.#broken) return;
-    while (this.#inFlight < this.depth && this.#queue.length > 0) this.#issue(this.#queue.shift()!);
+    const depth = this.depth();
+    while (this.#inFlight < depth && this.#queue.length > 0) this.#issue(this.#queue.shift()!);
     // The next batch is read while this one is written, and no earlier than needed: newer versions may come.
-    while (!this.#dry && this.#free.length > 0 && this.#loading === 0 && this.#queue.length < this.depth) {
+    while (
+      !this.#dry && this.#free.length > 0 && this.#loading === 0 && this.#queue.length < requestsInFlightMax
+    ) {
       this.#collect();
     }
   }

@@ -13,6 +13,12 @@ export interface Tunables {
    * `drain` asks. By default `auto`.
    */
   writeback: "auto" | "on" | "off";
+  /**
+   * Percent of the time for which clients' reads may keep the backing device busy before write-back leaves it to them, until
+   * the log is half as full as it may be: 0 to 100, by default 100, which is never. In any case write-back has the fewer
+   * requests in flight the slower those reads become.
+   */
+  writebackThreshold: number;
   /** Most blocks (4096 bytes) of one write-back batch, of which some overlap in time: 1 to 256, by default 256. */
   writebackBatch: number;
   /**
@@ -33,6 +39,7 @@ export interface Tunables {
 /** The settings of a cache that was not told otherwise. */
 export const defaultTunables: Readonly<Tunables> = {
   writeback: "auto",
+  writebackThreshold: 100,
   writebackBatch: 256,
   copyForward: 60,
   flushInterval: 0,
@@ -43,6 +50,7 @@ export const defaultTunables: Readonly<Tunables> = {
 export const writebackBatchMax = 256;
 
 const numeric: Record<string, { key: keyof Tunables; min: number; max: number }> = {
+  writeback_threshold: { key: "writebackThreshold", min: 0, max: 100 },
   writeback_batch: { key: "writebackBatch", min: 1, max: writebackBatchMax },
   copy_forward: { key: "copyForward", min: 0, max: 90 },
   flush_interval: { key: "flushInterval", min: 0, max: 3600 },

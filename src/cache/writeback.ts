@@ -18,6 +18,7 @@ import type { LogWriter } from "../log/writer.ts";
 import { BackingSync } from "./backing_sync.ts";
 import { CopyForward } from "./copy_forward.ts";
 import type { Core } from "./core.ts";
+import { requestsInFlightMax } from "./foreground.ts";
 import { Pace } from "./pace.ts";
 import type { Room } from "./room.ts";
 import { Signal } from "./signal.ts";
@@ -114,6 +115,11 @@ export class WriteBack {
     this.#copyForward = new CopyForward(core, writer, room, this.#sweep.failures);
     this.#pace = new Pace(core, writer, this.#sweep);
     this.#lastClientMs = core.clock.monotonicMs();
+    this.#sweep.depth = () =>
+      // Who drains, or waits for space, waits for write-back.
+      this.#draining > 0 || this.#spaceNeeded
+        ? requestsInFlightMax
+        : core.foreground.depth(core.kernels.dirty.count / this.#pace.dirtyMax);
     this.#zeroing.onProgress = () => this.#noteProgress();
     this.#sweep.onWritten = (blocks) => {
       this.#noteProgress();
@@ -261,16 +267,18 @@ export class WriteBack {
   #wanted(): boolean {
     if (this.#writer.failure) return false;
     if (this.#draining > 0 || this.#spaceNeeded || this.#pace.holds) return true;
-    const { kernels, tunables, clock, statistics } = this.#core;
+    const { kernels, tunables, clock, statistics, foreground } = this.#core;
     if (tunables.writeback === "off") return false;
     if (this.#isTight) return true;
     if (this.dirtyBlocks === 0 && kernels.written.count === 0) return false;
+    const isPressing = this.dirtyBlocks > busyShare * this.#pace.dirtyMax;
+    if (!isPressing && foreground.busyPercent > tunables.writebackThreshold) return false;
     if (tunables.writeback === "on") return true;
     const count = statistics.writeRequests + statistics.readRequests + statistics.flushRequests;
     const now = clock.monotonicMs();
     if (count !== this.#lastClientCount) this.#lastClientMs = now;
     this.#lastClientCount = count;
-    return this.dirtyBlocks > busyShare * this.#pace.dirtyMax || now - this.#lastClientMs >= idleMs;
+    return isPressing || now - this.#lastClientMs >= idleMs;
   }
 
   /** Segments of which no more are free when the tail is to follow: as many as are taken while it does. */
