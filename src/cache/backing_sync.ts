@@ -12,6 +12,15 @@ import { assert } from "../errors.ts";
 import { noSlot } from "../wasm/kernels.ts";
 import type { Core } from "./core.ts";
 
+/** Most and fewest blocks that may be written and not synced. */
+export const unsyncedBlocksMax = 16384;
+const unsyncedBlocksMin = 64;
+/** As many to begin with. */
+const unsyncedBlocksFirst = 1024;
+/** A sync that takes longer halves that number, one that takes much less doubles it. */
+const slowSyncMs = 500;
+const fastSyncMs = 250;
+
 /** Syncs of the backing device. */
 export class BackingSync {
   readonly #core: Core;
@@ -19,6 +28,11 @@ export class BackingSync {
   failures = 0;
   /** Whether the last sync failed. */
   failed = false;
+  /**
+   * Blocks that may be written before the next sync. A backing behind a page cache takes writes at once and lets the sync wait
+   * for all of them: without this bound the tail, and so a full log's writers, would wait for minutes.
+   */
+  unsyncedMax: number = unsyncedBlocksFirst;
 
   constructor(core: Core) {
     this.#core = core;
@@ -26,11 +40,13 @@ export class BackingSync {
 
   /** Syncs the backing and settles what that covers. */
   async run(): Promise<void> {
-    const { kernels, backing, statistics } = this.#core;
+    const { kernels, backing, statistics, clock } = this.#core;
     const { written, syncing } = kernels;
     assert(syncing.count === 0, "one backing sync at a time");
     written.moveInto(syncing);
     statistics.backingSyncs++;
+    const count = syncing.count;
+    const startMs = clock.monotonicMs();
     try {
       await backing.sync();
     } catch (error) {
@@ -40,7 +56,14 @@ export class BackingSync {
       throw error;
     }
     this.failed = false;
+    this.#adapt(clock.monotonicMs() - startMs, count);
     this.#settle();
+  }
+
+  #adapt(ms: number, blocks: number): void {
+    if (ms > slowSyncMs) {
+      this.unsyncedMax = Math.max(unsyncedBlocksMin, Math.min(this.unsyncedMax, blocks) >>> 1);
+    } else if (ms < fastSyncMs) this.unsyncedMax = Math.min(unsyncedBlocksMax, this.unsyncedMax * 2);
   }
 
   #unclean(): void {

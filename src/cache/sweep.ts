@@ -82,6 +82,11 @@ export class Sweep {
     this.pump();
   }
 
+  /** Whether nothing more is issued before the backing is synced. */
+  get needsSync(): boolean {
+    return this.#core.kernels.written.count >= this.#sync.unsyncedMax;
+  }
+
   /** What came of the round so far; it is counted from zero again. */
   takeRound(): { failure: unknown; written: number } {
     const { failure, writtenInRound: written } = this;
@@ -106,7 +111,9 @@ export class Sweep {
   pump(): void {
     if (!this.#enabled || this.#broken) return;
     const depth = this.depth();
-    while (this.#inFlight < depth && this.#queue.length > 0) this.#issue(this.#queue.shift()!);
+    while (this.#inFlight < depth && this.#queue.length > 0 && !this.needsSync) {
+      this.#issue(this.#queue.shift()!);
+    }
     // The next batch is read while this one is written, and no earlier than needed: newer versions may come.
     while (
       !this.#dry && this.#free.length > 0 && this.#loading === 0 && this.#queue.length < requestsInFlightMax

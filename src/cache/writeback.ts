@@ -15,7 +15,7 @@ import { sleep } from "../clock.ts";
 import { NbdboostError } from "../errors.ts";
 import { segmentsReserved } from "../log/layout.ts";
 import type { LogWriter } from "../log/writer.ts";
-import { BackingSync } from "./backing_sync.ts";
+import { BackingSync, unsyncedBlocksMax } from "./backing_sync.ts";
 import { CopyForward } from "./copy_forward.ts";
 import type { Core } from "./core.ts";
 import { requestsInFlightMax } from "./foreground.ts";
@@ -42,7 +42,7 @@ const warnMs = 10_000;
 /** A block that failed so often while others succeed is moved out of the tail's way. */
 const failuresMax = 3;
 /** A round ends after so many blocks, or so long. */
-const roundBlocks = 16384;
+const roundBlocks = unsyncedBlocksMax;
 const roundMs = 5000;
 /** The same when space is short. */
 const urgentRoundBlocks = 512;
@@ -338,7 +338,9 @@ export class WriteBack {
     const endMs = clock.monotonicMs() +
       (urgent ? urgentRoundMs : this.#draining > 0 ? drainRoundMs : roundMs);
     const blocks = urgent ? urgentRoundBlocks : roundBlocks;
-    while (!this.#sweep.idle && this.#sweep.writtenInRound < blocks && !this.#stopping) {
+    while (
+      !this.#sweep.idle && this.#sweep.writtenInRound < blocks && !this.#sweep.needsSync && !this.#stopping
+    ) {
       if (this.#writer.failure || (!wasTight && this.#isTight) || (!wasNeeded && this.#spaceNeeded)) break;
       const leftMs = endMs - clock.monotonicMs();
       if (leftMs <= 0) break;
@@ -352,7 +354,10 @@ export class WriteBack {
     const idle = this.dirtyBlocks === 0;
     const tight = this.#isTight;
     if ((tight || this.#spaceNeeded) && !this.#holdsTail()) await this.#copy();
-    if (kernels.written.count > 0) await this.#sync.run();
+    if (kernels.written.count > 0) {
+      await this.#sync.run();
+      this.#sweep.pump();
+    }
     if (eager || tight) await this.#relocateFailed();
     this.#pace.refresh();
     if (!eager && !idle && !tight) return false;

@@ -176,3 +176,29 @@ Deno.test("WriteBack: with nothing dirty both devices are left alone, so that a 
     await machine.run(cache.close());
   }
 });
+
+Deno.test("BackingSync: a backing that lets its sync wait for all writes gets fewer of them between two syncs", async () => {
+  const { machine } = await machineThatNotes({
+    backingBytes: 64 * mib,
+    segmentBlocks: 128,
+    segmentCount: 96,
+  });
+  const cache = await machine.open({ tunables: { writeback: "off" } });
+  await writeScattered(machine, cache, 6000, 2);
+  let unsynced = 0;
+  const synced: number[] = [];
+  machine.fault = (disk, { kind }) => {
+    if (disk.name !== "backing") return undefined;
+    if (kind === "write") unsynced++;
+    if (kind !== "sync") return undefined;
+    synced.push(unsynced);
+    const slowMs = 4 * unsynced;
+    unsynced = 0;
+    return { slowMs };
+  };
+  await machine.run(cache.drain());
+  // 125 writes take such a device half a second.
+  assertGreater(synced.length, 6);
+  assertLess(Math.max(...synced.slice(-3)), 500);
+  await machine.run(cache.close());
+});
