@@ -22,7 +22,15 @@
 export type { BlockDevice, DeviceIdentity } from "./src/device/block_device.ts";
 export { MemoryDevice } from "./src/device/memory.ts";
 export { openDevice, type OpenOptions } from "./src/device/open.ts";
-export type { Io, IoConnection, IoFile, IoListener, PathFacts, SocketAddress } from "./src/io/io.ts";
+export type {
+  Io,
+  IoConnection,
+  IoFile,
+  IoListener,
+  PathFacts,
+  SocketAddress,
+  TlsIdentity,
+} from "./src/io/io.ts";
 export { Cache } from "./src/cache/cache.ts";
 export type { DrainOptions, DrainReport } from "./src/cache/drain.ts";
 export type { CacheState, CacheStatus } from "./src/cache/status.ts";

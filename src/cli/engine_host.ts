@@ -95,11 +95,19 @@ async function startPortable(
   events: HostEvents,
   ioReason: string,
 ): Promise<EngineHost> {
-  const { listen, exportName, description, limits, ...cacheOptions } = options;
+  const { listen, exportName, description, limits, tls, ...cacheOptions } = options;
   const { warn = () => {}, onProgress = () => {} } = events;
   const cache = await openCache({ ...cacheOptions, warn, onProgress });
   const { readOnly } = options;
-  const served = await ServedCache.start(cache, { listen, exportName, description, readOnly, limits, warn });
+  const served = await ServedCache.start(cache, {
+    listen,
+    exportName,
+    description,
+    readOnly,
+    limits,
+    tls,
+    warn,
+  });
   // Async functions, so that what they throw is a rejection, as it is from the other thread.
   return {
     io: "portable",

@@ -34,8 +34,8 @@ export const serve: Command = {
     "Opens the cache, recovers it if it was not closed in order, and serves it to NBD clients. Prints " +
     '"listening on URI" for each listener and then "ready". SIGTERM or SIGINT: finishes the requests under way, ' +
     "makes all of it durable, marks the cache clean and ends with 0; nothing is drained, the next serve goes on " +
-    "with what the cache holds. A second signal ends it at once. There is no encryption and no password yet: listen on a " +
-    "unix socket or on 127.0.0.1 unless the network is yours alone.",
+    "with what the cache holds. A second signal ends it at once. Without --tls there is no encryption and no password: listen on a " +
+    "unix socket or on 127.0.0.1 then, unless the network is yours alone.",
   destroys:
     "nothing by itself; clients may overwrite whatever the backing device holds (unless --read-only).",
   options: [
@@ -78,6 +78,25 @@ export const serve: Command = {
       value: "KEY=VALUE",
       repeatable: true,
       summary: `what clients may cost: ${limitNames.join(", ")}`,
+    },
+    {
+      name: "tls",
+      kind: "choice",
+      value: "MODE",
+      choices: ["off", "on", "require"],
+      standard: "off",
+      summary: "STARTTLS: not offered, offered, or wanted before anything else (not with --io ring)",
+    },
+    {
+      name: "tls-dir",
+      kind: "text",
+      value: "PATH",
+      summary: "the directory with server-cert.pem, server-key.pem and, to verify clients, ca-cert.pem",
+    },
+    {
+      name: "tls-verify-clients",
+      kind: "flag",
+      summary: "refuse clients without a certificate that ca-cert.pem vouches for",
     },
     {
       name: "run",

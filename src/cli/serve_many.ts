@@ -7,7 +7,7 @@
  * @module
  */
 
-import { type Cache, openCache, type RecoveryReport, serve } from "./engine.ts";
+import { type Cache, openCache, type RecoveryReport, serve, type ServeOptions } from "./engine.ts";
 import type { ServeConfig } from "./serve_config.ts";
 
 /** Caches that are being served. */
@@ -26,7 +26,11 @@ export interface ManyEvents {
 }
 
 /** Opens every cache of `config` and serves them all. */
-export async function serveMany(config: ServeConfig, events: ManyEvents): Promise<ManyServed> {
+export async function serveMany(
+  config: ServeConfig,
+  tls: ServeOptions["tls"],
+  events: ManyEvents,
+): Promise<ManyServed> {
   const caches: Cache[] = [];
   try {
     const exports = [];
@@ -38,7 +42,7 @@ export async function serveMany(config: ServeConfig, events: ManyEvents): Promis
       exports.push({ name, description, readOnly: options.readOnly, volume: opened });
     }
     const { listen, limits } = config;
-    const server = await serve(exports, { listen, limits, warn: events.warn });
+    const server = await serve(exports, { listen, limits, tls, warn: events.warn });
     const close = async () => {
       try {
         await server.close();

@@ -13,10 +13,12 @@ import { type EngineHost, startEngine } from "./engine_host.ts";
 import { parseServeConfig, type ServeConfig } from "./serve_config.ts";
 import { serveMany } from "./serve_many.ts";
 import { type Options } from "./table.ts";
+import { tlsOf } from "./tls_files.ts";
 
 /** What is to be served. */
 export interface ServePlan extends ServeConfig {
   io: string;
+  tls: ReturnType<typeof tlsOf>;
 }
 
 /** What was started. */
@@ -63,7 +65,14 @@ export function servePlan(options: Options, listenStandard: string): ServePlan {
   if (listen.length > 0) config.listen = [...listen];
   if (config.listen.length === 0) config.listen = [listenStandard];
   if (config.exports.length > 1) refuseWithSeveral(options, io);
-  return { ...config, limits, io };
+  const tls = tlsOf(options);
+  if (tls !== undefined && io === "ring") {
+    throw new RefusedError(
+      "Cannot offer TLS with --io ring: its sockets cannot change over to it; use --io portable",
+    );
+  }
+  // Only the portable backend can do TLS, so nothing is left to choose.
+  return { ...config, limits, io: tls === undefined ? io : "portable", tls };
 }
 
 function refuseWithSeveral(options: Options, io: string): void {
@@ -126,17 +135,17 @@ function planOf(options: Options): ServeConfig {
 
 /** Opens and serves what is planned. */
 export async function startPlan(plan: ServePlan, events: PlanEvents): Promise<Started> {
-  const { io, listen, limits, exports } = plan;
+  const { io, listen, limits, exports, tls } = plan;
   const [first] = exports;
   if (first !== undefined && exports.length === 1) {
     const { name, ...options } = first;
     // Without a name of its own the export has the one that the URIs name.
     const exportName = name === "" ? {} : { exportName: name };
-    const engine = await startEngine(io, { ...options, ...exportName, listen, limits }, events);
+    const engine = await startEngine(io, { ...options, ...exportName, listen, limits, tls }, events);
     events.onOpened("", engine.recovery);
     return { uris: engine.uris, engine, close: () => engine.close() };
   }
-  const served = await serveMany(plan, {
+  const served = await serveMany(plan, tls, {
     warn: events.warn ?? (() => {}),
     onProgress: events.onProgress ?? (() => {}),
     onOpened: (name, recovery) => events.onOpened(`export "${name}": `, recovery),

@@ -13,6 +13,7 @@ import type { DrainReport } from "../cache/drain.ts";
 import type { RecoveryReport } from "../cache/open.ts";
 import type { Tunables } from "../cache/tunables.ts";
 import type { Limits } from "../nbd/limits.ts";
+import type { ServeOptions } from "../nbd/server.ts";
 import type { EngineStatus } from "./served.ts";
 import {
   DamageError,
@@ -41,6 +42,8 @@ export interface HostOptions {
   description?: string;
   /** What clients may cost. */
   limits?: Partial<Limits>;
+  /** Offers TLS. */
+  tls?: ServeOptions["tls"];
 }
 
 /** What a started engine tells of itself. */

@@ -59,6 +59,7 @@ async function start(number: number, options: HostOptions): Promise<Started> {
     exportName: options.exportName,
     description: options.description,
     limits: options.limits,
+    tls: options.tls,
     readOnly: options.readOnly,
     io,
     clock,

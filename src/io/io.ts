@@ -114,6 +114,23 @@ export interface IoConnection {
   write(bytes: Uint8Array<ArrayBuffer>): Promise<number>;
   /** Closes at once; calls under way end with an error or null. */
   close(): void;
+  /**
+   * Sends `lastWords` in the clear and goes on with TLS, as the server. Only on connections of `listenTls`, while no `read` and
+   * no `write` is under way; rejects when the handshake fails.
+   */
+  startTls?(lastWords: Uint8Array<ArrayBuffer>): Promise<void>;
+}
+
+/** What a server shows of itself in TLS, and wants to see of clients; PEM texts. */
+export interface TlsIdentity {
+  /** The server's certificate, with the chain to its authority. */
+  readonly certificate: string;
+  /** Its private key. */
+  readonly key: string;
+  /** The authority of clients' certificates. */
+  readonly authority?: string | undefined;
+  /** Clients without a certificate of that authority are refused. */
+  readonly verifyClients: boolean;
 }
 
 /** What an {@linkcode EventConnection} tells. Counts are bytes, or a negative errno. */
@@ -188,6 +205,8 @@ export interface Io {
    * of another kind, are refused.
    */
   listen(address: SocketAddress): Promise<IoListener>;
+  /** Listens for connections that can change to TLS (`startTls`); absent where that is not possible. */
+  listenTls?(address: SocketAddress, identity: TlsIdentity): Promise<IoListener>;
   /**
    * Connects to a server. TCP_NODELAY and keepalive are set. Rejects with what the platform says, with an errno name in
    * `code` where there is one; how long it may take is the caller's business.

@@ -8,12 +8,14 @@
 import type { Io } from "./io.ts";
 import { openPortableFile, pathFacts } from "./portable_file.ts";
 import { connectPortable, listenPortable } from "./portable_socket.ts";
+import { listenTlsPortable } from "./portable_tls.ts";
 
 /** The portable backend. */
 export const portableIo: Io = {
   name: "portable",
   openFile: openPortableFile,
   listen: listenPortable,
+  listenTls: listenTlsPortable,
   connect: connectPortable,
   async stat(path) {
     try {

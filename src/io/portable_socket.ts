@@ -50,7 +50,8 @@ async function listenTcp(address: SocketAddress & { transport: "tcp" }): Promise
   }
 }
 
-async function listenUnix(path: string, mode: number | undefined): Promise<IoListener> {
+/** Checks a unix socket's path and removes a stale socket from it; throws when it cannot be listened on. */
+export async function prepareUnixPath(path: string): Promise<void> {
   if (path === "" || path.includes("\0")) {
     throw new UsageError(`Cannot listen on the unix socket "${path}": expected the path of a file; give one`);
   }
@@ -63,6 +64,14 @@ async function listenUnix(path: string, mode: number | undefined): Promise<IoLis
   }
   try {
     await removeStaleSocket(path);
+  } catch (cause) {
+    throw listenError(path, cause);
+  }
+}
+
+async function listenUnix(path: string, mode: number | undefined): Promise<IoListener> {
+  await prepareUnixPath(path);
+  try {
     const listener = mode === undefined
       ? Deno.listen({ transport: "unix", path })
       : listenWithMode(path, mode);

@@ -9,6 +9,7 @@
  */
 
 import type { Clock } from "../clock.ts";
+import { assert } from "../errors.ts";
 import type { IoConnection } from "../io/io.ts";
 import { closingMsMax, shutdownLingerMs } from "./constants.ts";
 import { Session, type SessionOptions } from "./session.ts";
@@ -74,6 +75,10 @@ export class Connection {
   async #receive(): Promise<void> {
     const session = this.#session;
     while (!session.isEnding) {
+      if (session.tlsReply !== null && session.queuedBytes === 0 && !this.#sending) {
+        await this.#startTls(session.tlsReply);
+        continue;
+      }
       if (!session.wantsInput) {
         await new Promise<void>((resolve) => this.#wakeReceiver = resolve);
         continue;
@@ -92,6 +97,16 @@ export class Connection {
     this.#progress();
   }
 
+  async #startTls(reply: Uint8Array<ArrayBuffer>): Promise<void> {
+    try {
+      assert(this.#socket.startTls !== undefined, "TLS was offered on a connection that cannot do it");
+      await this.#socket.startTls(reply);
+      this.#session.tlsStarted();
+    } catch (error) {
+      this.#drop(`TLS failed: ${error instanceof Error ? error.message : String(error)}`);
+    }
+  }
+
   async #send(): Promise<void> {
     const session = this.#session;
     // Completions that are due in the same turn get to add their replies to this send.
@@ -108,6 +123,7 @@ export class Connection {
       session.drop();
     }
     this.#sending = false;
+    if (session.tlsReply !== null) this.#wake();
     this.#progress();
   }
 

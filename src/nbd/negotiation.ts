@@ -32,6 +32,7 @@ import {
   decodeInfoRequest,
   decodeMetaContextRequest,
   decodeString,
+  encodeOptionReply,
   putOptionReply,
   stringBytes,
   u16,
@@ -52,6 +53,9 @@ export interface Agreement {
   readonly contexts: readonly MetaContext[];
 }
 
+/** Whether TLS is offered: not at all, to clients that want it, or to be used before anything else. */
+export type TlsMode = "off" | "on" | "require";
+
 /** One connection's handshake. Call {@linkcode run} whenever bytes have come. */
 export class Negotiation {
   /** What was agreed, once the transmission may start. */
@@ -61,7 +65,12 @@ export class Negotiation {
   /** Set when the server shuts down: every option but ABORT is refused. */
   shuttingDown = false;
 
+  /** Set when the client may begin with TLS: the last reply in the clear, to be sent as the change is made. */
+  tlsReply: Uint8Array<ArrayBuffer> | null = null;
+
   readonly #exports: ExportTable;
+  readonly #tls: TlsMode;
+  #secure = false;
   readonly #out: OutputBuffer;
   #flagsSeen = false;
   #noZeroes = false;
@@ -72,8 +81,9 @@ export class Negotiation {
   /** The option whose data is being collected or thrown away. */
   #pending: { option: number; collect: boolean } | null = null;
 
-  constructor(exports: ExportTable, out: OutputBuffer) {
+  constructor(exports: ExportTable, out: OutputBuffer, tls: TlsMode = "off") {
     this.#exports = exports;
+    this.#tls = tls;
     this.#out = out;
     const at = out.reserve(greetingBytes);
     out.view.setUint32(at, magic.passwordHigh);
@@ -87,7 +97,19 @@ export class Negotiation {
   /** Handles what `input` holds: flags, and every whole option up to the one that starts the transmission. */
   run(input: InputBuffer): void {
     if (!this.#flagsSeen && !this.#clientFlags(input)) return;
-    while (this.agreement === null && this.ending === null && this.#nextOption(input));
+    while (
+      this.agreement === null && this.ending === null && this.tlsReply === null && this.#nextOption(input)
+    );
+    // Whoever sends on before the reply has come wants something that was said in the clear to count as secret.
+    if (this.tlsReply !== null && input.end > input.start) this.ending = "plain text after STARTTLS";
+  }
+
+  /** The connection is secret from here on, and nothing that was agreed before counts. */
+  tlsStarted(): void {
+    this.tlsReply = null;
+    this.#secure = true;
+    this.#form = replyForm.simple;
+    this.#selected = null;
   }
 
   #clientFlags(input: InputBuffer): boolean {
@@ -150,6 +172,7 @@ export class Negotiation {
     if (code === option.exportName) this.ending = "an export name that is too long";
     else if (code === option.abort) this.#abort();
     else if (this.shuttingDown) this.#reply(code, optionReply.shutdown);
+    else if (this.#wantsTls) this.#reply(code, optionReply.tlsRequired, "use STARTTLS first");
     else if (knownOptions.has(code)) this.#reply(code, optionReply.tooBig, "too much option data");
     else this.#reply(code, optionReply.unsupported, "unknown option");
   }
@@ -158,6 +181,9 @@ export class Negotiation {
     if (code === option.abort) return this.#abort();
     if (code === option.exportName) return this.#exportName(data);
     if (this.shuttingDown) return this.#reply(code, optionReply.shutdown, "the server is shutting down");
+    if (this.#wantsTls && code !== option.startTls) {
+      return this.#reply(code, optionReply.tlsRequired, "use STARTTLS first");
+    }
     switch (code) {
       case option.info:
       case option.go:
@@ -184,8 +210,19 @@ export class Negotiation {
         this.#form = replyForm.extended;
         return this.#reply(code, optionReply.ack);
       case option.startTls:
-        return this.#reply(code, optionReply.policy, "TLS is not offered here");
+        return this.#startTls();
     }
+  }
+
+  get #wantsTls(): boolean {
+    return this.#tls === "require" && !this.#secure;
+  }
+
+  #startTls(): void {
+    const code = option.startTls;
+    if (this.#tls === "off") return this.#reply(code, optionReply.policy, "TLS is not offered here");
+    if (this.#secure) return this.#reply(code, optionReply.invalid, "TLS is on already");
+    this.tlsReply = encodeOptionReply(code, optionReply.ack);
   }
 
   #abort(): void {
@@ -194,6 +231,10 @@ export class Negotiation {
   }
 
   #exportName(data: Uint8Array): void {
+    if (this.#wantsTls) {
+      this.ending = "EXPORT_NAME before TLS, which is required";
+      return;
+    }
     if (this.#form === replyForm.extended) {
       this.ending = "EXPORT_NAME after extended headers";
       return;

@@ -95,13 +95,22 @@ export function decodeMetaContextRequest(data: Uint8Array): MetaContextRequest |
   return reader.restBytes === 0 ? { name, queries } : undefined;
 }
 
-/** Queues one reply to an option, whose data is `parts` one after another: a number is a u32, a string UTF-8. */
+/** Queues one reply to an option; see {@linkcode encodeOptionReply}. */
 export function putOptionReply(
   out: OutputBuffer,
   option: number,
   type: number,
   ...parts: (number | string | Uint8Array)[]
 ): void {
+  out.push(encodeOptionReply(option, type, ...parts));
+}
+
+/** One reply to an option, whose data is `parts` one after another: a number is a u32, a string UTF-8. */
+export function encodeOptionReply(
+  option: number,
+  type: number,
+  ...parts: (number | string | Uint8Array)[]
+): Uint8Array<ArrayBuffer> {
   const encoded = parts.map((part) => {
     if (typeof part === "string") return encoder.encode(part);
     if (typeof part !== "number") return part;
@@ -120,7 +129,7 @@ export function putOptionReply(
     reply.set(part, at);
     at += part.length;
   }
-  out.push(reply);
+  return reply;
 }
 
 /** A number as two big-endian bytes. */

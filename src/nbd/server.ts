@@ -6,8 +6,15 @@
 
 import type { Volume } from "../cache/volume.ts";
 import { type Clock, systemClock } from "../clock.ts";
-import { UsageError } from "../errors.ts";
-import { type Io, type IoConnection, type IoListener, tellsByEvents } from "../io/io.ts";
+import { RefusedError, UsageError } from "../errors.ts";
+import {
+  type Io,
+  type IoConnection,
+  type IoListener,
+  type SocketAddress,
+  tellsByEvents,
+  type TlsIdentity,
+} from "../io/io.ts";
 import { portableIo } from "../io/portable.ts";
 import { Connection } from "./connection.ts";
 import { Budget } from "./budget.ts";
@@ -15,6 +22,7 @@ import { closingMsMax } from "./constants.ts";
 import { EventDriver } from "./event_connection.ts";
 import { type Export, ExportTable } from "./exports.ts";
 import { completeLimits, type Limits } from "./limits.ts";
+import type { TlsMode } from "./negotiation.ts";
 import { newStatistics, type Observer, type Statistics } from "./statistics.ts";
 import { formatNbdUri, type NbdUri, parseNbdUri } from "./uri.ts";
 
@@ -39,6 +47,11 @@ export interface ServeOptions {
   warn?: ((message: string) => void) | undefined;
   /** Is told how long requests took. */
   observer?: Observer | undefined;
+  /**
+   * Offers TLS: `on` to clients that ask for it, `require` before anything else. Only on a backend that can (the portable
+   * one); without it there is no encryption.
+   */
+  tls?: { mode: "on" | "require"; identity: TlsIdentity } | undefined;
   /** What clients may cost; each has a usual value. */
   limits?: Partial<Limits> | undefined;
 }
@@ -61,8 +74,8 @@ export interface Server extends AsyncDisposable {
 /**
  * Serves a volume, or several under their names, to NBD clients: qemu, libvirt, the Linux kernel's nbd client, libnbd.
  *
- * There is no encryption and no password: whoever reaches the address reads and writes the volume. Listen on a unix
- * socket or on 127.0.0.1 unless the network is yours alone.
+ * Without `tls` there is no encryption and no password: whoever reaches the address reads and writes the volume. Listen on a
+ * unix socket or on 127.0.0.1 then, unless the network is yours alone.
  *
  * The volumes stay yours: close the server first and each volume after it.
  *
@@ -92,7 +105,10 @@ export async function serve(volumes: Volume | readonly Export[], options: ServeO
   const io = options.io ?? portableIo;
   const listeners: IoListener[] = [];
   try {
-    for (const { address } of uris) listeners.push(await io.listen(address));
+    for (const { address } of uris) {
+      if (options.tls === undefined) listeners.push(await io.listen(address));
+      else listeners.push(await listenTls(io, address, options.tls.identity));
+    }
   } catch (error) {
     for (const listener of listeners) listener.close();
     throw error;
@@ -100,12 +116,19 @@ export async function serve(volumes: Volume | readonly Export[], options: ServeO
   return new NbdServer(listeners, exports, limits, options);
 }
 
+function listenTls(io: Io, address: SocketAddress, identity: TlsIdentity): Promise<IoListener> {
+  if (io.listenTls !== undefined) return io.listenTls(address, identity);
+  throw new RefusedError(
+    `Cannot offer TLS: the ${io.name} backend cannot; use the portable one (--io portable)`,
+  );
+}
+
 function listenUri(text: string): NbdUri {
   const uri = parseNbdUri(text);
   if (uri.tls || Object.keys(uri.parameters).some((name) => name.startsWith("tls-"))) {
     throw new UsageError(
-      `"${text}" asks for TLS, which this version does not speak; listen on nbd:// or nbd+unix:// ` +
-        "and protect the way there by other means (ssh, a VPN, a unix socket's permissions)",
+      `"${text}" asks for TLS in an address to listen on; listen on nbd:// or nbd+unix:// and say by the option tls ` +
+        "(--tls require) that clients must use it",
     );
   }
   return uri;
@@ -148,6 +171,7 @@ class NbdServer implements Server {
   readonly #observer: Observer | undefined;
   readonly #limits: Limits;
   readonly #budget: Budget;
+  readonly #tls: TlsMode;
   readonly #connections = new Map<Connection | EventDriver, Promise<void>>();
   readonly #accepting: Promise<void>[];
   readonly #pauses = new Set<() => void>();
@@ -161,8 +185,11 @@ class NbdServer implements Server {
     this.#warn = options.warn ?? ((message) => console.warn(message));
     this.#observer = options.observer;
     this.#limits = limits;
+    this.#tls = options.tls?.mode ?? "off";
     this.#budget = new Budget(limits.totalBytes, limits.stallSeconds * 1000, this.#clock);
-    this.uris = listeners.map(({ address }) => formatNbdUri(address, exports.all[0]!.name));
+    this.uris = listeners.map(({ address }) =>
+      formatNbdUri(address, exports.all[0]!.name, { tls: options.tls?.mode === "require" })
+    );
     this.#accepting = listeners.map((listener) => this.#accept(listener));
   }
 
@@ -213,6 +240,7 @@ class NbdServer implements Server {
       warn: this.#warn,
       limits: this.#limits,
       budget: this.#budget,
+      tls: this.#tls,
     };
     const connection = tellsByEvents(socket)
       ? new EventDriver(socket, options)

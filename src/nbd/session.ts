@@ -21,7 +21,7 @@ import { inputBufferBytes, outputBufferBytes } from "./constants.ts";
 import type { ExportTable } from "./exports.ts";
 import { InputBuffer } from "./input_buffer.ts";
 import type { Limits } from "./limits.ts";
-import { Negotiation } from "./negotiation.ts";
+import { Negotiation, type TlsMode } from "./negotiation.ts";
 import { OutputBuffer } from "./output_buffer.ts";
 import type { Observer, Statistics } from "./statistics.ts";
 import { Transmission } from "./transmission.ts";
@@ -42,6 +42,8 @@ export interface SessionOptions {
   limits: Limits;
   /** The bytes that it shares with other connections. */
   budget: Budget;
+  /** Whether TLS is offered; the driver then has to be able to start it. `off` by default. */
+  tls?: TlsMode | undefined;
   /** Called when `output`, `wantsInput` or `isClosed` may have changed outside of `received` and `sent`. */
   onOutput: () => void;
   /** Called when a request was started of which a promise will tell the end. */
@@ -83,7 +85,7 @@ export class Session {
         options.onOutput();
       },
     });
-    this.#negotiation = new Negotiation(options.exports, this.#output);
+    this.#negotiation = new Negotiation(options.exports, this.#output, options.tls);
   }
 
   /** True until the client has chosen an export. */
@@ -118,7 +120,7 @@ export class Session {
 
   /** False while enough is under way, so that the client has to wait; and at the end. */
   get wantsInput(): boolean {
-    return !this.#ending && !(this.#transmission?.blocked ?? false);
+    return !this.#ending && this.#negotiation.tlsReply === null && !(this.#transmission?.blocked ?? false);
   }
 
   /** Where the next receive goes. Only while `wantsInput`, and once per `received`. */
@@ -161,6 +163,19 @@ export class Session {
     this.#output.sent(count);
     this.#settle();
     if (this.#transmission?.blocked) this.#run();
+  }
+
+  /**
+   * When the client may begin with TLS: the reply that says so. The driver sends what is queued, then this and begins in the
+   * same turn, and then calls `tlsStarted`.
+   */
+  get tlsReply(): Uint8Array<ArrayBuffer> | null {
+    return this.#ending ? null : this.#negotiation.tlsReply;
+  }
+
+  /** TLS is on: what is received and sent from now on is secret. */
+  tlsStarted(): void {
+    this.#negotiation.tlsStarted();
   }
 
   /** The server shuts down: requests under way finish, new ones are answered ESHUTDOWN. */

@@ -13,6 +13,7 @@ const packages = {
   "qemu-io": "qemu-utils",
   "qemu-nbd": "qemu-utils",
   nbdkit: "nbdkit",
+  openssl: "openssl",
   fio: "fio",
 } as const;
 

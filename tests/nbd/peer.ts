@@ -9,6 +9,7 @@ import type { Volume } from "../../src/cache/volume.ts";
 import { systemClock } from "../../src/clock.ts";
 import { Budget } from "../../src/nbd/budget.ts";
 import { completeLimits, type Limits } from "../../src/nbd/limits.ts";
+import type { TlsMode } from "../../src/nbd/negotiation.ts";
 import { type Export, ExportTable } from "../../src/nbd/exports.ts";
 import { Session } from "../../src/nbd/session.ts";
 import { newStatistics, type Observer } from "../../src/nbd/statistics.ts";
@@ -41,6 +42,7 @@ export interface PeerOptions {
   borrows?: boolean;
   limits?: Partial<Limits>;
   budget?: Budget;
+  tls?: TlsMode;
 }
 
 export class Peer {
@@ -63,6 +65,7 @@ export class Peer {
     const limits = completeLimits(options.limits);
     this.session = new Session({
       limits,
+      tls: options.tls,
       budget: options.budget ?? new Budget(limits.totalBytes, limits.stallSeconds * 1000, systemClock),
       exports: new ExportTable(options.exports ?? [{ name: "", description: "", readOnly, volume }]),
       statistics: this.statistics,
