@@ -1,9 +1,11 @@
 /**
- * `deno task mutants [--only NAME] [--rule N] [--seeds K] [--worlds N] [--minutes M]`: plants one fault after the other into
- * a copy of the engine and lets the simulator look for it, from K starting seeds, in up to N worlds each.
+ * `deno task mutants [--only NAME,...] [--rule N] [--seeds K] [--worlds N] [--minutes M]
+ * [--table]`: plants one fault after the other into
+ * a copy of the engine and lets the simulator look for it, from K starting seeds, in up to N worlds
+ * (and M minutes) each.
  *
  * Prints, for each fault, how often it was found and in how many worlds and crashes, the median over the starting seeds. The
- * last line is a summary; exit code 1 when a fault was never found.
+ * last line is a summary; exit code 1 when a fault was never found. `--table`: the rows of docs/durability.md, too.
  *
  * @module
  */
@@ -12,13 +14,14 @@ import { type Mutant, mutants, type Outcome, plant, simulate } from "./mutant.ts
 
 /** Between two starting seeds. */
 const seedStep = 100_000;
-/** A run that takes so long hangs. */
-const runMsMax = 300_000;
+/** A run that goes on for so long after its time hangs: a world takes much less. */
+const hangMs = 180_000;
 
 const only = text("only");
 const rule = number("rule", 0);
 const seeds = number("seeds", 5);
 const worlds = number("worlds", 400);
+const minutes = number("minutes", 10);
 const chosen = mutants.filter((mutant) =>
   (only === undefined || only.split(",").includes(mutant.name)) && (rule === 0 || mutant.rule === rule)
 );
@@ -29,12 +32,15 @@ if (chosen.length === 0) {
 
 const survivors: string[] = [];
 const medians: number[] = [];
+const rows = new Map<number, string[]>();
 for (const mutant of chosen) {
   const outcomes = await hunt(mutant);
   const found = outcomes.filter(({ killed }) => killed);
   if (found.length === 0) survivors.push(mutant.name);
   const middle = median(outcomes.map(({ killed, worlds }) => killed ? worlds : Infinity));
   if (found.length > 0) medians.push(middle);
+  const cells = rows.get(mutant.rule) ?? [];
+  rows.set(mutant.rule, [...cells, `\`${mutant.name}\` ${middle}`]);
   console.log(
     `rule ${String(mutant.rule).padStart(2)}  ${mutant.name.padEnd(36)} ` +
       `${found.length === 0 ? "SURVIVED" : "killed"} ${found.length}/${outcomes.length}, ` +
@@ -43,6 +49,9 @@ for (const mutant of chosen) {
       } ` +
       `crashes: ${found[0]?.violation.slice(0, 140) ?? mutant.why}`,
   );
+}
+if (Deno.args.includes("--table")) {
+  for (const [rule, cells] of rows) console.log(`| ${rule} | ${cells.join(", ")} |`);
 }
 console.log(
   `${survivors.length === 0 ? "ok" : "FAILED"}: ${chosen.length} mutants, ${survivors.length} survived` +
@@ -56,8 +65,9 @@ async function hunt(mutant: Mutant): Promise<Outcome[]> {
     const outcomes: Outcome[] = [];
     for (let i = 0; i < seeds; i++) {
       const args = ["--from", String(1 + i * seedStep), "--worlds", String(worlds), "--crashes", "Infinity"];
+      args.push("--minutes", String(minutes));
       if (mutant.world) args.push(`--${mutant.world}`);
-      outcomes.push(await simulate(directory, args, runMsMax));
+      outcomes.push(await simulate(directory, args, minutes * 60_000 + hangMs));
     }
     return outcomes;
   } finally {

@@ -252,11 +252,14 @@ export const mutantsOfTheCache: readonly Mutant[] = [
     rule: 13,
     world: "faulty",
     why: "a read returns flipped bits",
-    edits: [{
-      file: reads,
-      find: "kernels.crc32cOf(bytes) === crcs[i]) continue;",
-      replace: "crcs.length > i) continue;",
-    }],
+    edits: [
+      {
+        file: reads,
+        find: "kernels.crc32cOf(bytes) === crcs[i]) continue;",
+        replace: "crcs.length > i) continue;",
+      },
+      { file: readSlots, find: "kernels.crc32cBlock(pointer) === this.#crc[place]", replace: "place >= 0" },
+    ],
   },
   {
     name: "read-pins-nothing",
