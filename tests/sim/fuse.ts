@@ -37,9 +37,10 @@ export class Fuse {
   #count: number;
   readonly #random: SeededRandom;
 
-  constructor(random: SeededRandom) {
+  /** `choice`: what it may wait for. */
+  constructor(random: SeededRandom, choice: readonly Spark[] = sparks) {
     this.#random = random;
-    this.spark = sparks[random.below(sparks.length)]!;
+    this.spark = choice[random.below(choice.length)]!;
     this.#count = 1 + random.below([1, 4, 16][random.below(3)]!);
   }
 

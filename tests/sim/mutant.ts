@@ -128,5 +128,6 @@ export async function simulate(directory: string, args: string[], limitMs: numbe
   if (/ReferenceError|SyntaxError|is not a function/.test(line)) {
     throw new Error(`the mutant is broken: ${line}`);
   }
+  if (!hung && !summary) throw new Error(`the simulator ended without a result, exit code ${code}: ${line}`);
   return { killed: code !== 0 || hung, worlds, crashes, violation: hung ? "hangs" : line };
 }

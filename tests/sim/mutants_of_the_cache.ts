@@ -258,7 +258,7 @@ export const mutantsOfTheCache: readonly Mutant[] = [
         find: "kernels.crc32cOf(bytes) === crcs[i]) continue;",
         replace: "crcs.length > i) continue;",
       },
-      { file: readSlots, find: "kernels.crc32cBlock(pointer) === this.#crc[place]", replace: "place >= 0" },
+      { file: readSlots, find: "!== this.#crcs[crcs + i]) return false;", replace: "< 0) return false;" },
     ],
   },
   {

@@ -7,6 +7,7 @@
 import type { SeededRandom } from "../../src/random.ts";
 import type { RequestKind, Shape } from "./shape.ts";
 import type { Trouble } from "./faults.ts";
+import type { Spark } from "./fuse.ts";
 
 /** Habits that {@linkcode drawShape} knows nothing of. */
 export interface Habits {
@@ -16,8 +17,9 @@ export interface Habits {
   kills: number;
   /** Share of lives that are meant to end in order. */
   closes: number;
-  /** Share of lives with a fuse. */
+  /** Share of lives with a fuse, and what it waits for; undefined leaves that to chance. */
   fuses: number;
+  sparks: readonly Spark[] | undefined;
   /** Share of crashes after which something durable rots, in faulty worlds. */
   rots: number;
   /** How many times as long as others some calls take, by device and kind. */
@@ -31,6 +33,7 @@ const usual: Habits = {
   kills: 0.2,
   closes: 0.3,
   fuses: 0.3,
+  sparks: undefined,
   rots: 0.05,
   slow: {},
   troubles: undefined,
@@ -99,9 +102,11 @@ const good: readonly [string, Bend][] = [
   ["restarts", restarts],
   ["slow syncs", slowSyncs],
   ["trims", trims],
+  ["full", full],
+  // A close is the only time at which superblocks differ in more than one sector, so that they can be torn.
   [
-    "full",
-    full,
+    "closes",
+    (shape, random) => ({ ...restarts(shape, random), closes: 0.9, fuses: 0.7, sparks: ["closing"] }),
   ],
 ];
 const faulty: readonly [string, Bend][] = [

@@ -219,7 +219,7 @@ export class World {
     this.#faults = this.shape.faulty
       ? new Faults(random, this.#cacheMedium.sizeBytes, this.shape.troubles)
       : undefined;
-    this.#fuse = random.chance(this.shape.fuses) ? new Fuse(random) : undefined;
+    this.#fuse = random.chance(this.shape.fuses) ? new Fuse(random, this.shape.sparks) : undefined;
     if (this.#faults) this.coverage.count(`lives with ${this.#faults.trouble}`);
     this.#mayBeDamaged ||= this.#faults?.damages ?? false;
     const outcome = await this.#session();
