@@ -61,6 +61,13 @@ const gainSegmentsMax = 1024;
 /** Copying forward goes on to this share of the log above what may be dirty: just there is where a full log stays. */
 const copyMarginShare = 0.08;
 
+/** A drain that has lasted so long, and lacks no more than so many blocks, lets clients wait for so long: else it might never end. */
+const endgameAfterMs = 1000;
+const endgameBlocksMax = 1024;
+const endgameMsMax = 2000;
+/** Between two such waits. */
+const endgamePauseMs = 10_000;
+
 /** What write-back tells status. */
 export interface WriteBackState {
   active: boolean;
@@ -95,6 +102,8 @@ export class WriteBack {
   #warnAfterMs = 0;
   #stopping = false;
   #draining = 0;
+  /** Until when clients wait for the end of a drain. */
+  #endgameEndMs = -endgamePauseMs;
   #spaceNeeded = false;
   /** The tail could not be moved the last time: what is live in it must be written back. */
   #isStuck = false;
@@ -130,7 +139,7 @@ export class WriteBack {
       this.#pace.noteSegment();
       if (this.#isTight) this.#changed.ring();
     };
-    room.pace = this.#pace;
+    room.pace = this;
     room.onPaced = () => this.#changed.ring();
   }
 
@@ -158,10 +167,22 @@ export class WriteBack {
     return this.#core.kernels.dirty.count + this.#core.kernels.zeroDirty.count;
   }
 
+  /** Whether clients wait: for the pace of write-back, or so that a drain comes to its end. */
+  get holds(): boolean {
+    return this.#pace.holds || (this.#draining > 0 && this.#core.clock.monotonicMs() < this.#endgameEndMs);
+  }
+
+  #mayHoldClients(sinceMs: number): void {
+    const now = this.#core.clock.monotonicMs();
+    if (now - sinceMs < endgameAfterMs || now < this.#endgameEndMs + endgamePauseMs) return;
+    if (this.dirtyBlocks <= endgameBlocksMax) this.#endgameEndMs = now + endgameMsMax;
+  }
+
   /** Writes back until nothing is dirty, and moves the tail to the head. */
   async drain(onProgress?: (done: number, total: number) => void): Promise<void> {
     const { kernels, versions, clock } = this.#core;
     const total = this.dirtyBlocks;
+    const sinceMs = clock.monotonicMs();
     this.#draining++;
     try {
       for (let idlePasses = 0;;) {
@@ -180,10 +201,12 @@ export class WriteBack {
           // Only log reads under way, or clients that write, keep the tail from the head now.
           if (idlePasses > 1) await sleep(clock, 1);
         } else idlePasses = 0;
+        this.#mayHoldClients(sinceMs);
         await this.#nextPass();
       }
     } finally {
       this.#draining--;
+      this.#room.wake();
     }
   }
 

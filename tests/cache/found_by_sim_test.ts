@@ -171,3 +171,29 @@ Deno.test("Cache.close: a log that failed is closed only when nothing is under w
     assertEquals(machine.violations, [], slow);
   }
 });
+
+Deno.test("Cache.drain: ends although clients never pause, and no write waits for it for long", async () => {
+  const machine = new Machine({ backingBytes: 9 * 4096, segmentBlocks: 8, segmentCount: 6 });
+  await machine.format();
+  const cache = await machine.open({ bufferCount: 3, tunables: { writeback: "off" } });
+  machine.fault = (_, { kind }) => kind === "sync" ? { slowMs: 100 } : undefined;
+  let writing = true;
+  let longestMs = 0;
+  const now = () => machine.clock.monotonicMs();
+  const write = async (client: number) => {
+    for (let i = 0; writing; i++) {
+      const sinceMs = now();
+      await cache.write(((client + i) % 8) * 4096, block(i));
+      longestMs = Math.max(longestMs, now() - sinceMs);
+      await new Promise<void>((resolve) => machine.clock.after(0.1, resolve));
+    }
+  };
+  const clients = [0, 3, 5].map(write);
+  const sinceMs = now();
+  await machine.run(cache.drain());
+  assert(now() - sinceMs < 30_000, `the drain took ${now() - sinceMs} ms of simulated time`);
+  writing = false;
+  await machine.run(Promise.all(clients));
+  assert(longestMs < 5000, `a write took ${longestMs} ms`);
+  assertEquals(machine.violations, []);
+});
