@@ -93,20 +93,26 @@ export class Segments {
   /** Notes the place of a record that recovery found. */
   place(slot: number, sequence: number, chain: number): void {
     const segment = this.of(slot);
-    if (slot % this.blocks === 0 || this.firstSequence[segment] === 0) {
+    // It may stand where the lost one was: a lost sequence is not used again, its place is.
+    if (this.#lostFirst.get(segment) === null) this.#lostFirst.set(segment, { slot, sequence, chain });
+    else if (this.#isFirst(slot)) {
       this.begin(slot, sequence, chain);
       return;
     }
     this.lastSequence[segment] = sequence;
-    if (this.#lostFirst.get(segment) === null) this.#lostFirst.set(segment, { slot, sequence, chain });
   }
 
   /** Notes the place of a lost record: until the loss is written down the segment begins with it, so that no tail skips it. */
   placeLost(slot: number, sequence: number, chain: number): void {
     const segment = this.of(slot);
-    const isFirst = slot % this.blocks === 0 || this.firstSequence[segment] === 0;
-    this.place(slot, sequence, chain);
-    if (isFirst) this.#lostFirst.set(segment, null);
+    if (this.#isFirst(slot) && !this.#lostFirst.has(segment)) {
+      this.begin(slot, sequence, chain);
+      this.#lostFirst.set(segment, null);
+    } else this.lastSequence[segment] = sequence;
+  }
+
+  #isFirst(slot: number): boolean {
+    return slot % this.blocks === 0 || this.firstSequence[this.of(slot)] === 0;
   }
 
   /** What was lost is written down, so segments begin at their first record that is known. */
