@@ -76,6 +76,7 @@ export {
   DamageError,
   DeviceError,
   type DeviceErrorCode,
+  InUseError,
   NbdboostError,
   RefusedError,
   UsageError,

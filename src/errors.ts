@@ -39,6 +39,12 @@ export class RefusedError extends NbdboostError {
   override readonly exitCode: number = exitCode.refused;
 }
 
+/** Refused because somebody else has it just now: another try may succeed. */
+export class InUseError extends RefusedError {
+  /** The name of the class. */
+  override name: string = "InUseError";
+}
+
 /** Stored data is damaged: a checksum does not match, a record is missing. */
 export class DamageError extends NbdboostError {
   /** The name of the class. */

@@ -19,6 +19,7 @@ import {
   DamageError,
   DeviceError,
   type DeviceErrorCode,
+  InUseError,
   NbdboostError,
   RefusedError,
   UsageError,
@@ -113,6 +114,8 @@ export function revivedError({ name, message, code, stack }: PlainError): Error 
   switch (name) {
     case "UsageError":
       return new UsageError(message, { cause });
+    case "InUseError":
+      return new InUseError(message, { cause });
     case "RefusedError":
       return new RefusedError(message, { cause });
     case "DamageError":

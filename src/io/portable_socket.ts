@@ -7,7 +7,7 @@
  * @module
  */
 
-import { NbdboostError, RefusedError, UsageError } from "../errors.ts";
+import { InUseError, NbdboostError, RefusedError, UsageError } from "../errors.ts";
 import type { IoConnection, IoListener, SocketAddress } from "./io.ts";
 
 /** Longest path of a unix socket in bytes: what `sockaddr_un` holds, less the zero at its end. */
@@ -135,7 +135,7 @@ async function removeStaleSocket(path: string): Promise<void> {
     Deno.removeSync(path);
     return;
   }
-  throw new RefusedError(
+  throw new InUseError(
     `Cannot listen on ${path}: another process answers on this socket; stop it or use another path`,
   );
 }
@@ -145,7 +145,7 @@ function listenError(name: string, cause: unknown): NbdboostError {
   const reason = cause instanceof Error ? cause.message : String(cause);
   const code = (cause as { code?: unknown } | null)?.code;
   if (cause instanceof Deno.errors.AddrInUse) {
-    return new RefusedError(
+    return new InUseError(
       `Cannot listen on ${name}: the address is in use by another process; stop it or use another address`,
       { cause },
     );

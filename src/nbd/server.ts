@@ -5,8 +5,8 @@
  */
 
 import type { Volume } from "../cache/volume.ts";
-import { type Clock, systemClock } from "../clock.ts";
-import { RefusedError, UsageError } from "../errors.ts";
+import { type Clock, sleep, systemClock } from "../clock.ts";
+import { InUseError, RefusedError, UsageError } from "../errors.ts";
 import {
   type Io,
   type IoConnection,
@@ -26,6 +26,9 @@ import type { TlsMode } from "./negotiation.ts";
 import { newStatistics, type Observer, type Statistics } from "./statistics.ts";
 import { formatNbdUri, type NbdUri, parseNbdUri } from "./uri.ts";
 
+/** For how long, and how often, an address in use is tried again. */
+const listenMsMax = 5000;
+const listenAgainMs = 50;
 /** Pause after a failed accept (too many open files, say) before the next try. */
 const acceptRetryMs = 100;
 
@@ -106,14 +109,31 @@ export async function serve(volumes: Volume | readonly Export[], options: ServeO
   const listeners: IoListener[] = [];
   try {
     for (const { address } of uris) {
-      if (options.tls === undefined) listeners.push(await io.listen(address));
-      else listeners.push(await listenTls(io, address, options.tls.identity));
+      const { tls } = options;
+      const listen = () => tls === undefined ? io.listen(address) : listenTls(io, address, tls.identity);
+      listeners.push(await patiently(listen, options.clock ?? systemClock));
     }
   } catch (error) {
     for (const listener of listeners) listener.close();
     throw error;
   }
   return new NbdServer(listeners, exports, limits, options);
+}
+
+/**
+ * Tries again for a while when the address is in use: of a server that was killed, the kernel may hold the sockets for some
+ * seconds more, until it has taken its io_uring apart.
+ */
+async function patiently<T>(listen: () => Promise<T>, clock: Clock): Promise<T> {
+  const endMs = clock.monotonicMs() + listenMsMax;
+  for (;;) {
+    try {
+      return await listen();
+    } catch (error) {
+      if (!(error instanceof InUseError) || clock.monotonicMs() >= endMs) throw error;
+    }
+    await sleep(clock, listenAgainMs);
+  }
 }
 
 function listenTls(io: Io, address: SocketAddress, identity: TlsIdentity): Promise<IoListener> {

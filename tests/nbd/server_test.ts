@@ -302,3 +302,16 @@ Deno.test("Connection: a client that shuts down its sending side still gets its 
     client.close();
   });
 });
+
+Deno.test("serve: an address that is still in use for a moment is waited for", async () => {
+  const volume = new MemoryVolume(4096);
+  const first = await serve(volume, { listen: "nbd://127.0.0.1:0" });
+  const [listen] = first.uris;
+  const second = serve(volume, { listen: listen! });
+  // Long enough for a first try to have failed.
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  await first.close();
+  const server = await second;
+  assertEquals(server.uris, [listen!]);
+  await server.close();
+});

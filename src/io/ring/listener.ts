@@ -7,7 +7,7 @@
  * @module
  */
 
-import { NbdboostError, RefusedError, UsageError } from "../../errors.ts";
+import { InUseError, NbdboostError, RefusedError, UsageError } from "../../errors.ts";
 import type { IoConnection, IoListener, SocketAddress } from "../io.ts";
 import { operation, socketConstant } from "./abi.ts";
 import { boundAddress, type NativeAddress, tcpAddress, unixAddress } from "./address.ts";
@@ -107,7 +107,7 @@ function removeStaleSocket(reactor: Reactor, path: string): void {
   if (number === errno.ECONNREFUSED) return Deno.removeSync(path);
   // EAGAIN: somebody listens and has a queue.
   if (number !== 0 && number !== errno.EAGAIN) throw listenError(path, number);
-  throw new RefusedError(
+  throw new InUseError(
     `Cannot listen on ${path}: another process answers on this socket; stop it or use another path`,
   );
 }
@@ -115,7 +115,7 @@ function removeStaleSocket(reactor: Reactor, path: string): void {
 function listenError(name: string, number: number): NbdboostError {
   const cause = errnoError("listen", number);
   if (number === errno.EADDRINUSE) {
-    return new RefusedError(
+    return new InUseError(
       `Cannot listen on ${name}: the address is in use by another process; stop it or use another address`,
       { cause },
     );
