@@ -60,7 +60,9 @@ export class Share {
   /** Gives everything back, and waits for nothing any more. */
   end(held: number): void {
     this.#budget.leave(this);
-    this.settle(held);
+    this.#note(held);
+    // Though it may have held nothing: those behind it in the line may fit where it did not.
+    this.#budget.gaveBack();
   }
 
   /** See {@linkcode ShareOwner}; the budget's part. */

@@ -60,6 +60,18 @@ Deno.test("Budget: small requests always go; large ones wait for room, in their 
   assertEquals(budget.usedBytes, 0);
 });
 
+Deno.test("Budget: whoever waits behind one that leaves is asked again", () => {
+  const budget = new Budget(8 * mib, 1000, new FakeClock());
+  const holder = budget.share(idle);
+  assert(holder.admits(0, 5 * mib));
+  const large = budget.share(idle);
+  let turns = 0;
+  const small = budget.share({ ...idle, roomCame: () => turns += Number(small.admits(0, 2 * mib)) });
+  assertEquals([large.admits(0, 6 * mib), small.admits(0, 2 * mib)], [false, false]);
+  large.end(0);
+  assertEquals([turns, budget.waiting], [1, 0], "there was room for it all along");
+});
+
 Deno.test("Budget: random holders never exceed it, and all of them get their turn", () => {
   const random = new SeededRandom(4);
   const total = 16 * mib;
