@@ -239,8 +239,7 @@ async function open(options: EngineOptions, device: BlockDevice, backing: BlockD
   await beginEpoch({ device, backing, store, walk, epoch, geometry });
   core = { ...shared, writer };
   // The tail passes no gap before all that was lost in it is written down as lost.
-  const held = walk.gaps.filter((gap) => gap.lost).map((gap) => segments.of(gap.slot));
-  for (const segment of held) segments.live[segment]!++;
+  for (const gap of walk.gaps) if (gap.lost) segments.held.add(segments.of(gap.slot));
   cache = cacheSeam.make({ core, superblock: store.current, store, recovery });
   try {
     if (recovery.damaged) await cacheSeam.persistLosses(cache);
@@ -248,7 +247,6 @@ async function open(options: EngineOptions, device: BlockDevice, backing: BlockD
     await cache.close().catch(() => {});
     throw error;
   }
-  for (const segment of held) segments.live[segment]!--;
   segments.forgetLost();
   return cache;
 }

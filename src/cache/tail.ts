@@ -97,7 +97,7 @@ export class Tail {
   /** Does what it takes for the tail to pass `segment`, short of writing back; false when it cannot be passed now. */
   async #settle(segment: number): Promise<boolean> {
     const { segments } = this.#core;
-    if (segments.live[segment]! > 0) return false;
+    if (segments.live[segment]! > 0 || segments.held.has(segment)) return false;
     this.#settleRanges(segment);
     if (!this.#rangesSettled(segment)) return false;
     if (!(await this.#moveUnsettled(segment))) return false;

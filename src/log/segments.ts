@@ -46,6 +46,8 @@ export class Segments {
   readonly poisoned: Map<number, LiveRange[]> = new Map();
   /** By the segment that held the lost version: it is not passed before an entry at the head says what is lost. */
   readonly losses: Map<number, Loss[]> = new Map();
+  /** What was lost in them is not written down yet, while the cache opens: the tail passes none of them. */
+  readonly held: Set<number> = new Set();
   /** Segments that begin with a lost record, and the first of theirs that is known. */
   readonly #lostFirst = new Map<number, { slot: number; sequence: number; chain: number } | null>();
 
@@ -115,8 +117,9 @@ export class Segments {
     return slot % this.blocks === 0 || this.firstSequence[this.of(slot)] === 0;
   }
 
-  /** What was lost is written down, so segments begin at their first record that is known. */
+  /** What was lost is written down, so no segment is held, and all begin at their first record that is known. */
   forgetLost(): void {
+    this.held.clear();
     for (const [segment, known] of this.#lostFirst) {
       if (!known) continue;
       this.firstSlot[segment] = known.slot;

@@ -32,9 +32,14 @@ async function withTwoRecords(end: "closed" | "crashed"): Promise<Machine> {
   return machine;
 }
 
-/** The header of the second record rots; with `copies` also what the superblocks repeat of it. */
+/** The header of the second record rots; `copies` as in {@linkcode rotHeader}. */
 function rotSecond(machine: Machine, copies: boolean): void {
-  machine.flip(mib + secondSlot * 4096 + 100);
+  rotHeader(machine, secondSlot, copies);
+}
+
+/** The header at `slot` rots; with `copies` also what the superblocks repeat of it. */
+function rotHeader(machine: Machine, slot: number, copies: boolean): void {
+  machine.flip(mib + slot * 4096 + 100);
   if (copies) {
     for (const offset of superblockOffsets) {
       machine.flip(offset + superblockPreviousOffset + 100);
@@ -59,6 +64,33 @@ Deno.test("openCache: a crash before losses are written down does not make them 
   const cache = await machine.open({ tunables, acceptDamage: true });
   assert(cache.recovery.damaged);
   await assertRejects(() => contentOf(machine, cache, 1), DeviceError, "lost");
+});
+
+Deno.test("openCache: what is written into the segment of a lost record keeps the tail from passing it", async () => {
+  const machine = new Machine({ backingBytes: 8 * 4096 });
+  await machine.format();
+  let cache = await machine.open({ tunables });
+  for (const index of [0, 1, 2]) {
+    await machine.run(cache.write(index * 4096, block(index + 1)));
+    await machine.run(cache.flush());
+  }
+  await machine.pass(50);
+  machine.powerCut("all");
+  // The third record, the first of its segment, is lost: the head begins that segment anew.
+  rotHeader(machine, 4, true);
+  cache = await machine.open({ tunables, acceptDamage: true });
+  machine.fault = (disk, { kind }) =>
+    disk.name === "backing" && kind === "write" ? { error: new DeviceError("EIO", "simulated") } : undefined;
+  await machine.run(cache.write(5 * 4096, block(6)));
+  for (let i = 0; i < 40; i++) {
+    await machine.run(cache.write(6 * 4096, block(100 + i)));
+    await machine.run(cache.flush());
+  }
+  assertEquals(await contentOf(machine, cache, 5), 6);
+  machine.powerCut("none");
+  machine.fault = () => undefined;
+  cache = await machine.open({ tunables, acceptDamage: true });
+  assertEquals(await contentOf(machine, cache, 5), 6);
 });
 
 for (const end of ["closed", "crashed"] as const) {
