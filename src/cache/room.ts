@@ -90,8 +90,11 @@ export class Room {
 
   async #wait<T>(appender: Appender, append: () => T, since: number): Promise<T> {
     for (;;) {
+      const idleMs = this.#clock.monotonicMs() - Math.max(since, this.progressMs);
+      const isLate = idleMs > this.#tunables.fullTimeout * 1000;
       const held = appender === "client" && this.holdClients();
-      const paced = appender === "client" && !held && this.pace.holds;
+      // A backing that does not answer sets no pace: what room there is can be used.
+      const paced = appender === "client" && !held && !isLate && this.pace.holds;
       const wait = (held || paced) && !this.#writer.failure ? "space" : this.#writer.prepare(appender);
       if (wait === "none") {
         const result = append();
@@ -102,8 +105,7 @@ export class Room {
       if (this.closing) throw new DeviceError("ESHUTDOWN", "Cannot write: the cache is closing");
       if (paced) this.onPaced();
       else if (wait === "space") this.onSpaceNeeded();
-      const idleMs = this.#clock.monotonicMs() - Math.max(since, this.progressMs);
-      if (wait === "space" && idleMs > this.#tunables.fullTimeout * 1000) {
+      if (wait === "space" && isLate) {
         throw new DeviceError(
           "EIO",
           `Cannot write: the log is full and nothing could be written back for ${this.#tunables.fullTimeout} s ` +

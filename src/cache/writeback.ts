@@ -410,6 +410,9 @@ export class WriteBack {
     // Far above what may be dirty, copying costs more than it gives; but nobody shall wait for the whole sweep.
     const dirtyMax = this.#pace.dirtyMax + copyMarginShare * geometry.slotCount;
     if (kernels.dirty.count > dirtyMax && !this.#spaceNeeded) return;
+    // Where the live blocks fill what is used, copying would go round and round, and gain nothing.
+    const used = geometry.segmentCount - 1 - this.#writer.freeSegments;
+    if (used <= Math.ceil(kernels.dirty.count / (geometry.segmentBlocks - 1)) + 1) return;
     const gain = Math.min(gainSegmentsMax, Math.max(1, Math.floor(geometry.segmentCount / gainParts)));
     const wanted = this.#lowSegments + gain - this.#writer.freeSegments;
     if (wanted > 0) await this.#copyForward.run(this.#tail.segment, wanted);

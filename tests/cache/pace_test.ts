@@ -4,6 +4,7 @@ import { DeviceError } from "../../src/errors.ts";
 import { blockBytes, gib, mib } from "../../src/units.ts";
 import { bareDisk, runEngine } from "../sim/disk_runs.ts";
 import { Machine } from "../sim/machine.ts";
+import { hanging, World } from "./fault_devices.ts";
 import { assert, assertEquals, assertGreater, assertLess } from "../assert.ts";
 import { parseTunable } from "../../src/cache/tunables.ts";
 
@@ -61,6 +62,22 @@ Deno.test("Pace: with a backing that takes nothing clients go on until the log i
   assert(failure instanceof DeviceError && failure.code === "EIO", `${failure}`);
   assertGreater(taken, 0.9 * slots);
   await machine.run(cache.close());
+});
+
+Deno.test("Pace: with a backing that never answers nothing is copied in circles, and clients fail when the log is full", async () => {
+  // A log so small that it is short of space as soon as more than half of it is dirty.
+  const world = await World.make();
+  const cache = await world.open({ tunables: { writeback: "on", fullTimeout: 3 } });
+  world.backing.onWrite = hanging;
+  let taken = 0;
+  let failure: unknown;
+  while (failure === undefined && taken < 512) {
+    await world.drive(cache.write(taken * blockBytes, block)).then(() => taken++, (error) => failure = error);
+  }
+  assert(failure instanceof DeviceError && failure.code === "EIO", `${failure}`);
+  // Five segments of 31 blocks: one is the head's, two are the engine's.
+  assertGreater(taken, 5 * 31);
+  assertLess(cache.status().blocks.copied, 256);
 });
 
 Deno.test("Pace: a log that is all dirty after a crash takes writes at once, slowly, and comes down to its share", async () => {
