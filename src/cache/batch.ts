@@ -24,6 +24,17 @@ const readBlocksMax = 128;
 /** Log reads in flight. */
 const readsInFlightMax = 16;
 
+/** A block that cannot be read is lost after so many tries, of which none counts sooner than so long after the other. */
+const unreadableTriesMax = 4;
+const unreadableMs = 2000;
+
+/** How often a version could not be read. */
+export interface Unreadable {
+  slot: number;
+  tries: number;
+  atMs: number;
+}
+
 /** Blocks of the staging area of a log with `slotCount` slots. */
 export function stagingBlocksOf(slotCount: number): number {
   return batchesMax * Math.min(writebackBatchMax, slotCount);
@@ -35,6 +46,8 @@ export interface Batch {
   count: number;
   /** Requests that have not ended. */
   pending: number;
+  /** Why a block could not be read. */
+  failure: unknown;
   /** Failed syncs of the backing when its requests were made. */
   syncFailures: number;
   readonly blocks: Uint32Array;
@@ -63,18 +76,26 @@ export interface BackingRequest {
 export class BatchLoader {
   readonly #core: Core;
   readonly #writer: LogWriter;
-  /** Blocks that could not be read or written, and how often. */
+  /** Blocks that the backing refused, and how often. */
   readonly #failures: Map<number, number>;
+  readonly #unreadable: Map<number, Unreadable>;
   /** Address of this loader's part of the staging area, and its blocks. */
   readonly #staging: number;
   readonly #capacity: number;
   readonly #batch: Batch;
 
   /** `index`: which part of the staging area, below {@linkcode batchesMax}. */
-  constructor(core: Core, writer: LogWriter, index: number, failures: Map<number, number>) {
+  constructor(
+    core: Core,
+    writer: LogWriter,
+    index: number,
+    failures: Map<number, number>,
+    unreadable: Map<number, Unreadable>,
+  ) {
     this.#core = core;
     this.#writer = writer;
     this.#failures = failures;
+    this.#unreadable = unreadable;
     const capacity = Math.min(writebackBatchMax, core.geometry.slotCount);
     this.#capacity = capacity;
     this.#staging = core.kernels.map.staging + index * capacity * blockBytes;
@@ -82,6 +103,7 @@ export class BatchLoader {
       loader: this,
       count: 0,
       pending: 0,
+      failure: undefined,
       syncFailures: 0,
       blocks: new Uint32Array(capacity),
       slots: new Uint32Array(capacity),
@@ -98,6 +120,7 @@ export class BatchLoader {
     const { kernels, segments } = this.#core;
     const batch = this.#batch;
     batch.count = batch.pending = 0;
+    batch.failure = undefined;
     const durable = this.#writer.durableSequence;
     const countMax = Math.min(limit, this.#capacity);
     for (
@@ -117,6 +140,7 @@ export class BatchLoader {
     const { kernels } = this.#core;
     const batch = this.#batch;
     batch.count = batch.pending = 0;
+    batch.failure = undefined;
     for (let slot = from; slot < to && batch.count < this.#capacity; slot++) {
       const block = kernels.reverse[slot]!;
       if (kernels.indexGet(block) !== slot || !kernels.dirty.test(block)) continue;
@@ -243,10 +267,18 @@ export class BatchLoader {
   /** An unreadable block stays dirty for a while, in case the device comes back; then it is lost. */
   #noteUnreadable(batch: Batch, place: number, error: unknown): void {
     const block = batch.blocks[place]!;
-    const count = (this.#failures.get(block) ?? 0) + 1;
-    this.#failures.set(block, count);
-    if (count < 4) return;
-    this.#failures.delete(block);
+    const slot = batch.slots[place]!;
+    const now = this.#core.clock.monotonicMs();
+    batch.failure = error;
+    const known = this.#unreadable.get(block);
+    if (known?.slot !== slot) {
+      this.#unreadable.set(block, { slot, tries: 1, atMs: now });
+      return;
+    }
+    if (now - known.atMs < unreadableMs) return;
+    known.atMs = now;
+    if (++known.tries < unreadableTriesMax) return;
+    this.#unreadable.delete(block);
     if (this.isCurrent(place)) {
       this.#core.onRot(block, batch.slots[place]!, error instanceof Error ? error.message : String(error));
     }

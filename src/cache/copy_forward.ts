@@ -12,7 +12,7 @@
 
 import type { LogWriter } from "../log/writer.ts";
 import { blockBytes } from "../units.ts";
-import { type Batch, batchesMax, BatchLoader } from "./batch.ts";
+import { type Batch, batchesMax, BatchLoader, type Unreadable } from "./batch.ts";
 import type { Core } from "./core.ts";
 import type { Room } from "./room.ts";
 
@@ -23,11 +23,16 @@ export class CopyForward {
   readonly #room: Room;
   readonly #loader: BatchLoader;
 
-  constructor(core: Core, writer: LogWriter, room: Room, failures: Map<number, number>) {
+  constructor(
+    core: Core,
+    writer: LogWriter,
+    room: Room,
+    sweep: { failures: Map<number, number>; unreadable: Map<number, Unreadable> },
+  ) {
     this.#core = core;
     this.#writer = writer;
     this.#room = room;
-    this.#loader = new BatchLoader(core, writer, batchesMax - 1, failures);
+    this.#loader = new BatchLoader(core, writer, batchesMax - 1, sweep.failures, sweep.unreadable);
   }
 
   /**

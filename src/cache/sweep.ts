@@ -14,7 +14,7 @@
  */
 
 import type { LogWriter } from "../log/writer.ts";
-import { type BackingRequest, type Batch, batchesMax, BatchLoader } from "./batch.ts";
+import { type BackingRequest, type Batch, batchesMax, BatchLoader, type Unreadable } from "./batch.ts";
 import type { BackingSync } from "./backing_sync.ts";
 import type { Core } from "./core.ts";
 import { requestsInFlightMax } from "./foreground.ts";
@@ -46,8 +46,10 @@ export class Sweep {
   readonly changed: Signal;
   /** Requests in flight at most. */
   depth: () => number = () => requestsInFlightMax;
-  /** Blocks that could not be read or written, and how often in a row. */
+  /** Blocks that the backing refused, and how often in a row. */
   readonly failures: Map<number, number> = new Map();
+  /** Blocks that the cache device could not read. */
+  readonly unreadable: Map<number, Unreadable> = new Map();
   /** The first failure since {@linkcode takeRound}, and the blocks written since. */
   failure: unknown;
   writtenInRound = 0;
@@ -64,7 +66,7 @@ export class Sweep {
     this.changed = changed;
     this.#free = Array.from(
       { length: batchesMax - 1 },
-      (_, i) => new BatchLoader(core, writer, i, this.failures),
+      (_, i) => new BatchLoader(core, writer, i, this.failures, this.unreadable),
     );
   }
 
@@ -149,6 +151,7 @@ export class Sweep {
   #loaded(batch: Batch): void {
     this.#loading--;
     batch.syncFailures = this.#sync.failures;
+    this.failure ??= batch.failure;
     for (let i = 0; i < batch.count; i++) {
       if (!batch.skipped[i]) continue;
       this.#underWay.delete(batch.blocks[i]!);

@@ -121,7 +121,7 @@ export class WriteBack {
     this.#sync = new BackingSync(core);
     this.#sweep = new Sweep(core, writer, this.#sync, this.#changed);
     this.#zeroing = new Zeroing(core, writer);
-    this.#copyForward = new CopyForward(core, writer, room, this.#sweep.failures);
+    this.#copyForward = new CopyForward(core, writer, room, this.#sweep);
     this.#pace = new Pace(core, writer, this.#sweep);
     this.#lastClientMs = core.clock.monotonicMs();
     this.#sweep.depth = () =>

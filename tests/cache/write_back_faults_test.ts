@@ -245,3 +245,22 @@ Deno.test("Reads.fetch: a version that is moved to the head while a write fetche
   assert(world.backing.bytes.subarray(bad.offset, bad.offset + blockBytes).every((byte) => byte !== stale));
   await world.drive(cache.close());
 });
+
+Deno.test("BatchLoader: a block that cannot be read for a moment is not lost", async () => {
+  const world = await World.make();
+  let cache = await world.open();
+  for (let i = 0; i < 4; i++) await cache.write(i * blockBytes, filled(i + 1));
+  // RAM holds none of them afterwards.
+  await world.drive(cache.close());
+  cache = await world.open();
+  // That the backing refused them is no reason to give up sooner.
+  world.backing.onWrite = failing({ offset: 0, length: world.backing.sizeBytes });
+  for (let i = 0; i < 2; i++) await assertRejects(() => world.drive(cache.drain()), DeviceError);
+  world.backing.heal();
+  world.cache.onRead = failing(slotRange(1, 4));
+  for (let i = 0; i < 6; i++) await assertRejects(() => world.drive(cache.drain()), DeviceError);
+  world.cache.heal();
+  await world.drive(cache.drain());
+  assertEquals([0, 1, 2, 3].map((block) => world.backing.bytes[block * blockBytes]), [1, 2, 3, 4]);
+  await world.drive(cache.close());
+});
