@@ -107,6 +107,8 @@ export interface Outcome {
   crashes: number;
   /** What was found wrong. */
   violation: string;
+  /** Arguments with which the simulator finds it again. */
+  again: string[];
 }
 
 /** Runs the simulator that {@linkcode plant} copied. A run that takes too long is ended, and counts as found: it hangs. */
@@ -128,6 +130,7 @@ export async function simulate(directory: string, args: string[], limitMs: numbe
   if (/ReferenceError|SyntaxError|is not a function/.test(line)) {
     throw new Error(`the mutant is broken: ${line}`);
   }
+  const again = text.match(/^again: deno task sim (.*)$/m)?.[1]?.split(" ") ?? [];
   if (!hung && !summary) throw new Error(`the simulator ended without a result, exit code ${code}: ${line}`);
-  return { killed: code !== 0 || hung, worlds, crashes, violation: hung ? "hangs" : line };
+  return { killed: code !== 0 || hung, worlds, crashes, violation: hung ? "hangs" : line, again };
 }

@@ -47,16 +47,6 @@ export const mutantsOfTheLog: readonly Mutant[] = [
     edits: [{ file: store, find: "await this.#log.syncDevice();", replace: "" }],
   },
   {
-    name: "superblocks-synced-together",
-    rule: 4,
-    why: "a power cut tears both copies",
-    edits: [{
-      file: store,
-      find: "await this.#log.syncDevice();",
-      replace: "if (i === 1) await this.#log.syncDevice();",
-    }],
-  },
-  {
     name: "checkpoint-says-clean",
     rule: 4,
     why: "what was dirty at a clean close is never written back",

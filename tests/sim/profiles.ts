@@ -102,6 +102,7 @@ const good: readonly [string, Bend][] = [
   ["restarts", restarts],
   ["slow syncs", slowSyncs],
   ["trims", trims],
+  ["more trims", trims],
   ["full", full],
   // A close is the only time at which superblocks differ in more than one sector, so that they can be torn.
   [
