@@ -27,6 +27,8 @@ export class Share {
   /** Counts what the socket moved; the hot path only adds to it. */
   moves = 0;
   #held = 0;
+  /** Something was given back of which those that wait have not heard. */
+  #lowered = false;
   #movesSeen = -1;
   readonly #budget: Budget;
   readonly #owner: ShareOwner;
@@ -52,8 +54,9 @@ export class Share {
 
   /** Takes note of what is held, after some of it was given back. */
   settle(held: number): void {
-    if (held === this.#held) return;
     this.#note(held);
+    if (!this.#lowered) return;
+    this.#lowered = false;
     this.#budget.gaveBack();
   }
 
@@ -89,6 +92,7 @@ export class Share {
   }
 
   #note(held: number): void {
+    if (held < this.#held) this.#lowered = true;
     this.#budget.usedBytes += held - this.#held;
     this.#held = held;
   }

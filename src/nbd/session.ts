@@ -225,6 +225,8 @@ export class Session {
     if (this.#ending) return;
     try {
       this.#parse();
+      // What was refused, or done at once, is not held any more, whenever its reply is taken.
+      this.#settle();
     } catch (thrown) {
       this.#fail(thrown);
     }

@@ -155,6 +155,29 @@ Deno.test("Session: many clients that send large payloads hold no more than the 
   assertEquals([budget.usedBytes, budget.waiting], [0, 0]);
 });
 
+Deno.test("Session: what was asked for and not done is not held, though its reply is not taken", () => {
+  const budget = new Budget(33 * mib, 1000, new FakeClock());
+  const volume = new MemoryVolume(16 * mib);
+  const refused = Peer.transmitting(volume, { budget });
+  refused.feed(refused.encode({ type: Cmd.READ, offset: 0, length: 32 * mib }));
+  assertEquals(budget.usedBytes, refused.session.queuedBytes);
+  const other = Peer.transmitting(volume, { budget });
+  other.feed(other.encode({ type: Cmd.WRITE, payload: new Uint8Array(8 * mib) }).subarray(0, 100));
+  assertEquals([other.session.wantsInput, budget.waiting], [true, 0]);
+});
+
+Deno.test("Budget: who waits is asked again also when less is held by the time of the next request", () => {
+  const budget = new Budget(8 * mib, 1000, new FakeClock());
+  const holder = budget.share(idle);
+  let turns = 0;
+  const waiter = budget.share({ ...idle, roomCame: () => turns += Number(waiter.admits(0, 2 * mib)) });
+  assert(holder.admits(0, 7 * mib));
+  assert(!waiter.admits(0, 2 * mib));
+  assert(holder.admits(0, 16));
+  holder.settle(16);
+  assertEquals([turns, budget.waiting], [1, 0]);
+});
+
 Deno.test("Session: whoever leaves, in whatever state, gives back what it held", async () => {
   const budget = new Budget(64 * mib, 1000, new FakeClock());
   const gate = new Gate();
@@ -163,10 +186,10 @@ Deno.test("Session: whoever leaves, in whatever state, gives back what it held",
   const [half, waiting, unread, dropped] = [make(), make(), make(), make()];
   half.feed(half.encode({ type: Cmd.WRITE, payload: new Uint8Array(8 * mib) }).subarray(0, 5 * mib));
   waiting.feed(waiting.encode({ type: Cmd.WRITE, payload: new Uint8Array(8 * mib) }));
+  dropped.feed(dropped.encode({ type: Cmd.WRITE, payload: new Uint8Array(8 * mib) }));
   volume.hot = true;
   volume.bytes.fill(1);
   for (let i = 0; i < 40; i++) unread.feed(unread.encode({ type: Cmd.READ, length: 200_000 }));
-  dropped.feed(dropped.encode({ type: Cmd.WRITE, payload: new Uint8Array(8 * mib) }));
   assert(budget.usedBytes > 30 * mib);
   for (const { session } of [half, waiting, unread]) session.ended();
   dropped.session.drop();
