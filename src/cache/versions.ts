@@ -116,8 +116,13 @@ export class Versions {
   /** Declares the sectors of `mask` in [start, end) lost. */
   putPoison(range: { start: number; end: number; headerSlot: number }, mask: number, sequence: number): void {
     const { segments } = this;
-    this.losePart(range.start, range.end, mask, sequence);
-    this.unrecorded.healRange(range.start, range.end);
+    const { start, end } = range;
+    this.losePart(start, end, mask, sequence);
+    // Only these sectors are recorded by that: of a block that a lost record may have held, the others still are not.
+    if (mask === fullMask) this.unrecorded.healRange(start, end);
+    else if (this.unrecorded.any) {
+      for (let block = start; block < end; block++) this.unrecorded.heal(block, mask);
+    }
     segments.addRange(segments.poisoned, segments.of(range.headerSlot), { ...range });
   }
 
@@ -147,7 +152,11 @@ export class Versions {
           segments.supersede(segments.of(slot), sequence);
         }
       }
-      this.poison.add(block, kernels.zeroDirty.clear(block) ? fullMask : mask);
+      if (kernels.zeroDirty.clear(block)) {
+        // Zeroes are lost as a whole, which is more than an entry with this mask says.
+        this.poison.add(block, fullMask);
+        this.unrecorded.add(block, fullMask & ~mask);
+      } else this.poison.add(block, mask);
     }
   }
 

@@ -72,6 +72,7 @@ class Model {
       if (block.zero) this.rangeSupersededBy = sequence;
       // Of zeroes nothing is kept in part.
       const lost = block.zero ? fullMask : mask;
+      block.unrecorded |= lost & ~mask;
       block.zero = false;
       this.supersede(block, sequence);
       block.mask &= ~lost;
@@ -141,7 +142,9 @@ function apply(versions: Versions, model: Model, next: Step, sequence: number): 
     case "poison":
       versions.putPoison({ ...next.range, headerSlot: sequence % slotCount }, next.mask, sequence);
       model.lose(next.range.start, next.range.end, next.mask, sequence);
-      for (const block of model.blocks.slice(next.range.start, next.range.end)) block.unrecorded = 0;
+      for (const block of model.blocks.slice(next.range.start, next.range.end)) {
+        block.unrecorded &= ~next.mask;
+      }
       return;
     case "lose":
       versions.losePart(next.range.start, next.range.end, next.mask, sequence);
@@ -291,7 +294,7 @@ Deno.test("Versions.replay: does what the entries say, in order, and cuts off wh
           kernels.recordAddRange(kernels.map.buffers, n, kind, block, count, mask);
           if (kind === entryKind.poisoned) {
             model.lose(block, end, mask, i + 1);
-            for (const lost of model.blocks.slice(block, Math.max(block, end))) lost.unrecorded = 0;
+            for (const lost of model.blocks.slice(block, Math.max(block, end))) lost.unrecorded &= ~mask;
           } else model.zeroes(block, end, kind === entryKind.zero, i + 1, !clean);
         }
         const list = { bytes: kernels.bytes, offset: kernels.map.buffers + 128, count: entries.length };
