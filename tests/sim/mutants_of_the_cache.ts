@@ -202,7 +202,7 @@ export const mutantsOfTheCache: readonly Mutant[] = [
     name: "full-log-asks-nobody",
     rule: 11,
     why: "a writer waits for log space, and write-back does not know",
-    edits: [{ file: "src/cache/room.ts", find: 'if (wait === "space") this.onSpaceNeeded();', replace: "" }],
+    edits: [{ file: "src/cache/room.ts", find: "this.onSpaceNeeded();", replace: ";" }],
   },
   {
     name: "unsynced-limit-asks-nobody",

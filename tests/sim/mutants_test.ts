@@ -9,14 +9,29 @@ import { applyEdit, type Mutant, mutants, plant, ruleCount, simulate, textOf } f
 
 const runMsMax = 300_000;
 
-Deno.test("mutants: each text that is replaced stands exactly once in its file", async () => {
-  for (const { edits } of mutants) {
-    const texts = new Map<string, string>();
-    for (const edit of edits) {
-      const text = texts.get(edit.file) ?? await textOf(edit.file);
-      texts.set(edit.file, applyEdit(text, edit));
+Deno.test("mutants: each text that is replaced stands exactly once in its file, and what comes of it parses", async () => {
+  const directory = await Deno.makeTempDir();
+  try {
+    for (const { name, edits } of mutants) {
+      const texts = new Map<string, string>();
+      for (const edit of edits) {
+        const text = texts.get(edit.file) ?? await textOf(edit.file);
+        texts.set(edit.file, applyEdit(text, edit));
+      }
+      assert(edits.length > 0 && edits.every(({ find, replace }) => find !== replace));
+      for (const [file, text] of texts) {
+        await Deno.writeTextFile(`${directory}/${name}-${file.replaceAll("/", "-")}`, text);
+      }
     }
-    assert(edits.length > 0 && edits.every(({ find, replace }) => find !== replace));
+    // Formatting fails on what is no TypeScript, and minds nothing else.
+    const { code, stderr } = await new Deno.Command(Deno.execPath(), {
+      args: ["fmt", "--quiet", "--no-config", directory],
+      stdout: "null",
+      stderr: "piped",
+    }).output();
+    assertEquals(code, 0, new TextDecoder().decode(stderr));
+  } finally {
+    await Deno.remove(directory, { recursive: true });
   }
 });
 
