@@ -8,7 +8,7 @@ import { assertEquals, assertGreater, assertNotEquals } from "../assert.ts";
 import { Coverage } from "./coverage.ts";
 import { World } from "./world.ts";
 
-const worlds = 12;
+const worlds = 60;
 const crashes = 20;
 
 for (const faulty of [false, true]) {
