@@ -62,3 +62,12 @@ Deno.test("mutants: the simulator finds some in few worlds", async () => {
 Deno.test("mutants: a copy of the engine without a fault is accused of nothing", async () => {
   assert(!(await hunt({ name: "none", rule: 0, why: "", edits: [] }, 2)));
 });
+
+Deno.test("mutants: docs/durability.md names each of them, by its rule", async () => {
+  const text = await textOf("docs/durability.md");
+  for (const { name, rule } of mutants) {
+    assert(new RegExp(`^\\| ${rule} \\| .*\`${name}\` [0-9]`, "m").test(text), name);
+  }
+  const named = [...text.matchAll(/^\| \d+ \| (`.*) \|$/gm)].flatMap(([, row]) => row!.match(/`/g)!);
+  assertEquals(named.length / 2, mutants.length);
+});
