@@ -19,10 +19,13 @@ import { FileDevice } from "./file.ts";
 import { blockIdentity, fileIdentity, isBlockReadOnly } from "./identity.ts";
 import { openNbdDevice } from "./nbd_client/open.ts";
 
-/** udev locks a block device for a moment when somebody has closed it, so its lock is tried this often ... */
-const blockLockTriesMax = 20;
+/**
+ * What is in use may be free in a moment, so it is tried this often: udev locks a block device when somebody has closed it, and of
+ * a process that was killed the kernel holds files and locks until it has taken its io_uring apart ...
+ */
+const inUseTriesMax = 20;
 /** ... at this distance. */
-const blockLockRetryMs = 100;
+const inUseRetryMs = 100;
 
 /** What the other kinds are called in a message. */
 const kindNames: Record<PathFacts["kind"], string> = {
@@ -136,7 +139,7 @@ async function openLocked(
         `opened by another process for itself alone); unmount or stop what uses it`,
     );
   }
-  if (!await lock(file, write, kind, clock)) {
+  if (!await patiently(() => file.tryLock(write), clock)) {
     throw new RefusedError(
       `Cannot open ${target} for ${
         write ? "writing" : "reading"
@@ -153,10 +156,11 @@ async function openLocked(
   return new FileDevice(file, { kind, name: target, sizeBytes, readOnly: !write, id });
 }
 
-async function lock(file: IoFile, write: boolean, kind: "file" | "block", clock: Clock): Promise<boolean> {
-  for (let tries = 1; !await file.tryLock(write); tries++) {
-    if (kind === "file" || tries >= blockLockTriesMax) return false;
-    await sleep(clock, blockLockRetryMs);
+/** Tries until it succeeds, or for long enough. */
+async function patiently(attempt: () => Promise<boolean>, clock: Clock): Promise<boolean> {
+  for (let tries = 1; !await attempt(); tries++) {
+    if (tries >= inUseTriesMax) return false;
+    await sleep(clock, inUseRetryMs);
   }
   return true;
 }
