@@ -6,7 +6,7 @@
 
 import type { Cache } from "../../src/cache/cache.ts";
 import { superblockOffsets, superblockPreviousOffset } from "../../src/log/layout.ts";
-import { DeviceError } from "../../src/errors.ts";
+import { DamageError, DeviceError } from "../../src/errors.ts";
 import { mib } from "../../src/units.ts";
 import { assert, assertEquals, assertRejects } from "../assert.ts";
 import { Machine } from "../sim/machine.ts";
@@ -52,6 +52,30 @@ async function contentOf(machine: Machine, cache: Cache, index: number): Promise
   await machine.run(cache.read(index * 4096, bytes));
   return bytes[0]!;
 }
+
+Deno.test("Segments.place: the record that says what was lost is not skipped where the lost one stood", async () => {
+  const machine = new Machine({ backingBytes: 8 * 4096 });
+  await machine.format();
+  const cache = await machine.open({ tunables });
+  // The third record begins a segment.
+  for (const index of [0, 1, 2]) {
+    await machine.run(cache.write(index * 4096, block(index + 1)));
+    await machine.run(cache.flush());
+  }
+  await machine.pass(50);
+  machine.powerCut("all");
+  machine.flip(mib + 4 * 4096 + 100);
+  for (const offset of superblockOffsets) machine.flip(offset + superblockPreviousOffset + 100);
+  const accepted = await machine.open({ tunables, acceptDamage: true });
+  await machine.run(accepted.write(0, block(9)));
+  await machine.run(accepted.flush());
+  machine.powerCut("all");
+  const drained = await machine.open();
+  await assertRejects(() => machine.run(drained.drain()), DamageError);
+  machine.powerCut("all");
+  const last = await machine.open();
+  await assertRejects(() => contentOf(machine, last, 2), DeviceError, "lost");
+});
 
 Deno.test("openCache: a crash before losses are written down does not make them forgotten", async () => {
   const machine = await withTwoRecords("crashed");
