@@ -300,7 +300,7 @@ export class World {
     if (patient && !(await this.#pump(() => session.active === 0))) return "working";
     // From now on the devices behave; what went wrong before may show.
     if (this.#faults) this.#faults.active = this.#faults.active && this.#random.chance(0.2);
-    if (patient && this.#random.chance(0.3)) {
+    if (patient && this.#random.chance(0.6)) {
       if (!(await this.#drainAndCompare(cache, session))) return "draining";
     }
     return await this.#close(cache, session);
