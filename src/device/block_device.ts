@@ -6,7 +6,7 @@
  */
 
 import type { DeviceError } from "../errors.ts";
-import type { TransferEnd } from "../io/io.ts";
+import type { TransferStarter } from "../io/io.ts";
 
 /** How a device is recognised again, as much as the platform tells. */
 export interface DeviceIdentity {
@@ -61,27 +61,7 @@ export interface BlockDevice {
  * `read` and `write`, but for the end: `to.transferred` gets `length`, or something else when it failed, of which
  * `failure` makes the error.
  */
-export interface EventDevice extends BlockDevice {
-  /**
-   * Starts to fill `memory[at, at + length)` from `offset`. False, with nothing started, when `read` must be used instead.
-   */
-  startRead(
-    offset: number,
-    memory: Uint8Array<ArrayBuffer>,
-    at: number,
-    length: number,
-    to: TransferEnd,
-    tag: number,
-  ): boolean;
-  /** Starts to write `memory[at, at + length)` at `offset`. False, with nothing started, when `write` must be used. */
-  startWrite(
-    offset: number,
-    memory: Uint8Array<ArrayBuffer>,
-    at: number,
-    length: number,
-    to: TransferEnd,
-    tag: number,
-  ): boolean;
+export interface EventDevice extends BlockDevice, TransferStarter {
   /** What is wrong with a transfer that ended with `result`. */
   failure(operation: "read" | "write", offset: number, length: number, result: number): DeviceError;
 }

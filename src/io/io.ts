@@ -69,10 +69,10 @@ export interface TransferEnd {
   transferred(result: number, tag: number): boolean;
 }
 
-/** An open file that can also move bytes without a promise, for which nothing is allocated per transfer. */
-export interface EventFile extends IoFile {
+/** What can move bytes without a promise, and allocates nothing for a transfer. */
+export interface TransferStarter {
   /**
-   * Starts to read `length` bytes at `offset` into `memory[at, at + length)`, which is the file's until `to` is told.
+   * Starts to read `length` bytes at `offset` into `memory[at, at + length)`, which is not the caller's until `to` is told.
    * False, with nothing started, when `read` must be used instead.
    */
   startRead(
@@ -92,6 +92,10 @@ export interface EventFile extends IoFile {
     to: TransferEnd,
     tag: number,
   ): boolean;
+}
+
+/** An open file that can also move bytes without a promise. */
+export interface EventFile extends IoFile, TransferStarter {
   /** The error of a transfer that ended with `result`, a negative errno. */
   transferError(operation: "read" | "write", result: number): Error;
 }
