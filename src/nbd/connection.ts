@@ -8,39 +8,28 @@
  * @module
  */
 
-import type { Clock } from "../clock.ts";
 import { assert } from "../errors.ts";
 import type { IoConnection } from "../io/io.ts";
-import { closingMsMax, shutdownLingerMs } from "./constants.ts";
+import { Deadlines } from "./deadlines.ts";
 import { Session, type SessionOptions } from "./session.ts";
 
 /** One client. */
 export class Connection {
   readonly #socket: IoConnection;
   readonly #session: Session;
-  readonly #clock: Clock;
-  readonly #warn: (message: string) => void;
+  readonly #deadlines: Deadlines;
   #receiving = true;
   #sending = false;
   #socketClosed = false;
   #wakeReceiver: (() => void) | null = null;
-  #cancelHandshake: (() => void) | null;
-  #cancelClosing: (() => void) | null = null;
-  #cancelShutdown: (() => void) | null = null;
   readonly #finished: Promise<void>;
   #finish!: () => void;
 
   constructor(socket: IoConnection, options: Omit<SessionOptions, "onOutput">) {
     this.#socket = socket;
-    this.#clock = options.clock;
-    this.#warn = options.warn;
     this.#session = new Session({ ...options, onOutput: () => this.#progress() });
     this.#finished = new Promise((resolve) => this.#finish = resolve);
-    const { handshakeSeconds } = options.limits;
-    this.#cancelHandshake = this.#clock.after(handshakeSeconds * 1000, () => {
-      if (!this.#session.isHandshaking) return;
-      this.#drop(`no export was chosen within ${handshakeSeconds} s of connecting`);
-    });
+    this.#deadlines = new Deadlines(this.#session, options, () => this.#progress());
   }
 
   /** Serves the client until the connection ends. Never rejects. */
@@ -52,24 +41,13 @@ export class Connection {
 
   /** Lets requests under way finish, refuses new ones, then disconnects. `drop` may cut it short. */
   shutdown(): void {
-    this.#session.shutdown();
-    const linger = () => {
-      if (this.#session.isQuiet) this.#session.ended();
-      else this.#cancelShutdown = this.#clock.after(shutdownLingerMs, linger);
-      this.#progress();
-    };
-    this.#cancelShutdown = this.#clock.after(shutdownLingerMs, linger);
+    this.#deadlines.shutdown();
   }
 
   /** Disconnects at once. Requests under way still finish, unanswered. */
   drop(): void {
     this.#session.drop();
     this.#progress();
-  }
-
-  #drop(reason: string): void {
-    if (!this.#session.isClosed) this.#warn(`dropped a client's connection: ${reason}`);
-    this.drop();
   }
 
   async #receive(): Promise<void> {
@@ -103,7 +81,7 @@ export class Connection {
       await this.#socket.startTls(reply);
       this.#session.tlsStarted();
     } catch (error) {
-      this.#drop(`TLS failed: ${error instanceof Error ? error.message : String(error)}`);
+      this.#deadlines.drop(`TLS failed: ${error instanceof Error ? error.message : String(error)}`);
     }
   }
 
@@ -114,10 +92,9 @@ export class Connection {
     try {
       for (let bytes = session.output(); bytes !== null; bytes = session.output()) {
         session.sent(await this.#socket.write(bytes));
-        this.#cancelClosing?.();
-        this.#cancelClosing = null;
+        this.#deadlines.sent();
         if (session.wantsInput) this.#wake();
-        if (session.isEnding) this.#limitClosing();
+        if (session.isEnding) this.#deadlines.limitClosing();
       }
     } catch {
       session.drop();
@@ -130,37 +107,23 @@ export class Connection {
   /** Does what the session's state asks for. Called after everything that may have changed it. */
   #progress(): void {
     const session = this.#session;
-    if (!session.isHandshaking || session.isEnding) this.#endHandshake();
+    this.#deadlines.follow();
     if (session.wantsInput || session.isEnding) this.#wake();
     if (session.isClosed) return this.#close();
     if (session.queuedBytes === 0) return;
-    if (session.isEnding) this.#limitClosing();
+    if (session.isEnding) this.#deadlines.limitClosing();
     if (this.#sending) return;
     this.#sending = true;
     this.#send();
   }
 
-  /** A connection that is to end must not wait for ever for a client that takes no replies. */
-  #limitClosing(): void {
-    this.#cancelClosing ??= this.#clock.after(closingMsMax, () => {
-      this.#drop(`the last replies were not taken within ${closingMsMax / 1000} s`);
-    });
-  }
-
   #close(): void {
-    this.#endHandshake();
-    this.#cancelClosing?.();
-    this.#cancelShutdown?.();
+    this.#deadlines.end();
     if (!this.#socketClosed) {
       this.#socketClosed = true;
       this.#socket.close();
     }
     if (!this.#receiving && !this.#sending && this.#session.requestsInFlight === 0) this.#finish();
-  }
-
-  #endHandshake(): void {
-    this.#cancelHandshake?.();
-    this.#cancelHandshake = null;
   }
 
   #wake(): void {

@@ -10,32 +10,25 @@
  * @module
  */
 
-import type { Clock } from "../clock.ts";
 import type { ConnectionEvents, EventConnection } from "../io/io.ts";
-import { closingMsMax, shutdownLingerMs } from "./constants.ts";
+import { Deadlines } from "./deadlines.ts";
 import { Session, type SessionOptions } from "./session.ts";
 
 /** One client. */
 export class EventDriver implements ConnectionEvents {
   readonly #socket: EventConnection;
   readonly #session: Session;
-  readonly #clock: Clock;
-  readonly #warn: (message: string) => void;
+  readonly #deadlines: Deadlines;
   #receiving = false;
   #sending = false;
   #socketClosed = false;
   /** The kernel has no memory of this connection any more. */
   #memoryFree = false;
-  #cancelHandshake: (() => void) | null;
-  #cancelClosing: (() => void) | null = null;
-  #cancelShutdown: (() => void) | null = null;
   readonly #finished: Promise<void>;
   #finish!: () => void;
 
   constructor(socket: EventConnection, options: Omit<SessionOptions, "onOutput" | "onPromise" | "borrows">) {
     this.#socket = socket;
-    this.#clock = options.clock;
-    this.#warn = options.warn;
     this.#session = new Session({
       ...options,
       borrows: true,
@@ -43,11 +36,7 @@ export class EventDriver implements ConnectionEvents {
       onPromise: () => socket.promised(),
     });
     this.#finished = new Promise((resolve) => this.#finish = resolve);
-    const { handshakeSeconds } = options.limits;
-    this.#cancelHandshake = this.#clock.after(handshakeSeconds * 1000, () => {
-      if (!this.#session.isHandshaking) return;
-      this.#drop(`no export was chosen within ${handshakeSeconds} s of connecting`);
-    });
+    this.#deadlines = new Deadlines(this.#session, options, () => this.#wake());
   }
 
   /** Serves the client until the connection ends. Never rejects. */
@@ -59,13 +48,7 @@ export class EventDriver implements ConnectionEvents {
 
   /** Lets requests under way finish, refuses new ones, then disconnects. `drop` may cut it short. */
   shutdown(): void {
-    this.#session.shutdown();
-    const linger = () => {
-      if (this.#session.isQuiet) this.#session.ended();
-      else this.#cancelShutdown = this.#clock.after(shutdownLingerMs, linger);
-      this.#wake();
-    };
-    this.#cancelShutdown = this.#clock.after(shutdownLingerMs, linger);
+    this.#deadlines.shutdown();
   }
 
   /** Disconnects at once. Requests under way still finish, unanswered. */
@@ -78,11 +61,6 @@ export class EventDriver implements ConnectionEvents {
   #wake(): void {
     if (this.#socketClosed) this.#close();
     else this.#socket.askTurn();
-  }
-
-  #drop(reason: string): void {
-    if (!this.#session.isClosed) this.#warn(`dropped a client's connection: ${reason}`);
-    this.drop();
   }
 
   // The hot path starts here.
@@ -105,7 +83,7 @@ export class EventDriver implements ConnectionEvents {
       return this.#wake();
     }
     this.#session.sent(count);
-    if (this.#cancelClosing !== null) this.#endClosing();
+    this.#deadlines.sent();
     // Nothing to do is the rule after a send: then the turn is spared.
     if (this.#session.queuedBytes > 0 || !this.#receiving) this.#wake();
   }
@@ -113,7 +91,7 @@ export class EventDriver implements ConnectionEvents {
   /** Does what the session's state asks for. See {@linkcode ConnectionEvents}. */
   turn(): void {
     const session = this.#session;
-    if (this.#cancelHandshake !== null && (!session.isHandshaking || session.isEnding)) this.#endHandshake();
+    this.#deadlines.follow();
     if (session.isClosed) return this.#close();
     if (!this.#sending) {
       const output = session.nextOutput();
@@ -122,7 +100,7 @@ export class EventDriver implements ConnectionEvents {
         this.#socket.send(output.source, output.sourceStart, output.sourceEnd - output.sourceStart);
       }
     }
-    if (session.isEnding) return this.#limitClosing();
+    if (session.isEnding) return this.#deadlines.limitClosing();
     if (!this.#receiving && session.wantsInput) {
       this.#receiving = true;
       const { target, targetStart } = session.aimInput();
@@ -138,23 +116,8 @@ export class EventDriver implements ConnectionEvents {
     this.#wake();
   }
 
-  /** A connection that is to end must not wait for ever for a client that takes no replies. */
-  #limitClosing(): void {
-    if (this.#session.queuedBytes === 0) return;
-    this.#cancelClosing ??= this.#clock.after(closingMsMax, () => {
-      this.#drop(`the last replies were not taken within ${closingMsMax / 1000} s`);
-    });
-  }
-
-  #endClosing(): void {
-    this.#cancelClosing?.();
-    this.#cancelClosing = null;
-  }
-
   #close(): void {
-    this.#endHandshake();
-    this.#endClosing();
-    this.#cancelShutdown?.();
+    this.#deadlines.end();
     if (!this.#socketClosed) {
       this.#socketClosed = true;
       // Ends what is in flight, and nothing is told any more.
@@ -164,10 +127,5 @@ export class EventDriver implements ConnectionEvents {
     this.#session.returnBuffers();
     this.#socket.promised();
     this.#finish();
-  }
-
-  #endHandshake(): void {
-    this.#cancelHandshake?.();
-    this.#cancelHandshake = null;
   }
 }
