@@ -62,11 +62,11 @@ const gainSegmentsMax = 1024;
 const copyMarginShare = 0.08;
 
 /** A drain that has lasted so long, and lacks no more than so many blocks, lets clients wait for so long: else it might never end. */
-const endgameAfterMs = 1000;
-const endgameBlocksMax = 1024;
-const endgameMsMax = 2000;
+const drainHoldAfterMs = 1000;
+const drainHoldBlocksMax = 1024;
+const drainHoldMsMax = 2000;
 /** Between two such waits. */
-const endgamePauseMs = 10_000;
+const drainHoldPauseMs = 10_000;
 
 /** What write-back tells status. */
 export interface WriteBackState {
@@ -103,7 +103,7 @@ export class WriteBack {
   #stopping = false;
   #draining = 0;
   /** Until when clients wait for the end of a drain. */
-  #endgameEndMs = -endgamePauseMs;
+  #drainHoldEndMs = -drainHoldPauseMs;
   #spaceNeeded = false;
   /** The tail could not be moved the last time: what is live in it must be written back. */
   #isStuck = false;
@@ -169,13 +169,13 @@ export class WriteBack {
 
   /** Whether clients wait: for the pace of write-back, or so that a drain comes to its end. */
   get holds(): boolean {
-    return this.#pace.holds || (this.#draining > 0 && this.#core.clock.monotonicMs() < this.#endgameEndMs);
+    return this.#pace.holds || (this.#draining > 0 && this.#core.clock.monotonicMs() < this.#drainHoldEndMs);
   }
 
   #mayHoldClients(sinceMs: number): void {
     const now = this.#core.clock.monotonicMs();
-    if (now - sinceMs < endgameAfterMs || now < this.#endgameEndMs + endgamePauseMs) return;
-    if (this.dirtyBlocks <= endgameBlocksMax) this.#endgameEndMs = now + endgameMsMax;
+    if (now - sinceMs < drainHoldAfterMs || now < this.#drainHoldEndMs + drainHoldPauseMs) return;
+    if (this.dirtyBlocks <= drainHoldBlocksMax) this.#drainHoldEndMs = now + drainHoldMsMax;
   }
 
   /** Writes back until nothing is dirty, and moves the tail to the head. */
