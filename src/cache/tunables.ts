@@ -49,11 +49,12 @@ export const defaultTunables: Readonly<Tunables> = {
 /** The largest batch: as much as one request to the backing may carry, 1 MiB. */
 export const writebackBatchMax = 256;
 
-const numeric: Record<string, { key: keyof Tunables; min: number; max: number }> = {
+/** `orZero`: 0 switches it off. */
+const numeric: Record<string, { key: keyof Tunables; min: number; max: number; orZero?: true }> = {
   writeback_threshold: { key: "writebackThreshold", min: 0, max: 100 },
   writeback_batch: { key: "writebackBatch", min: 1, max: writebackBatchMax },
-  copy_forward: { key: "copyForward", min: 0, max: 90 },
-  flush_interval: { key: "flushInterval", min: 0, max: 3600 },
+  copy_forward: { key: "copyForward", min: 10, max: 90, orZero: true },
+  flush_interval: { key: "flushInterval", min: 1, max: 3600, orZero: true },
   full_timeout: { key: "fullTimeout", min: 1, max: 86400 },
 };
 
@@ -73,9 +74,12 @@ export function parseTunable(text: string): Partial<Tunables> {
     );
   }
   const number = Number(value);
-  if (value.trim() === "" || !Number.isInteger(number) || number < rule.min || number > rule.max) {
+  const isInRange = (number >= rule.min && number <= rule.max) || (rule.orZero === true && number === 0);
+  if (value.trim() === "" || !Number.isInteger(number) || !isInRange) {
     throw new UsageError(
-      `Cannot set ${key} to "${value}": expected a whole number from ${rule.min} to ${rule.max}`,
+      `Cannot set ${key} to "${value}": expected ${
+        rule.orZero ? "0, or " : ""
+      }a whole number from ${rule.min} to ${rule.max}`,
     );
   }
   return { [rule.key]: number };
