@@ -7,7 +7,7 @@ import { defaultLimits } from "../../src/nbd/limits.ts";
 import { serve, type Server } from "../../src/nbd/mod.ts";
 import { kib, mib } from "../../src/units.ts";
 import { assert, assertEquals, assertLess } from "../assert.ts";
-import { skipRingTests } from "../io/ring.ts";
+import { skipRingTests, untilRingCloses } from "../io/ring.ts";
 import { Client } from "../nbd/client.ts";
 import { temporarySocket } from "../nbd/temp.ts";
 import { Cmd, Flag, pack, requestBytes } from "../nbd/wire.ts";
@@ -20,12 +20,12 @@ function test(name: string, body: (uri: string, cache: Cache, server: Server) =>
     Deno.test({
       name: `${name} (${io.name})`,
       ignore: io === ringIo && skipRingTests,
-      fn: async () => {
+      fn: untilRingCloses(async () => {
         await using socket = await temporarySocket();
         await using made = await makeVolume(sizeBytes, io);
         await using server = await serve(made.volume, { listen: socket.uri, io });
         await body(server.uris[0]!, made.volume as Cache, server);
-      },
+      }),
     });
   }
 }

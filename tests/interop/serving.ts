@@ -9,7 +9,7 @@ import type { Io } from "../../src/io/io.ts";
 import { portableIo } from "../../src/io/portable.ts";
 import { ringIo } from "../../src/io/ring/mod.ts";
 import { serve, type ServeOptions } from "../../src/nbd/mod.ts";
-import { skipRingTests } from "../io/ring.ts";
+import { skipRingTests, untilRingCloses } from "../io/ring.ts";
 import { temporarySocket } from "../nbd/temp.ts";
 import { requireTool, type Tool } from "./tools.ts";
 import { makeVolume } from "./volume.ts";
@@ -40,7 +40,7 @@ export function testTool(
   for (const io of [portableIo, ringIo]) {
     const ignore = io === ringIo && skipRingTests;
     const name = `${tool}: ${what} (${io.name})`;
-    Deno.test({ name, ignore, fn: () => serveTool(tool, options, io, body) });
+    Deno.test({ name, ignore, fn: untilRingCloses(() => serveTool(tool, options, io, body)) });
   }
 }
 

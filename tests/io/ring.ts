@@ -24,3 +24,24 @@ export function ringDescriptors({ sockets = false } = {}): number {
   }
   return count;
 }
+
+/**
+ * Wraps a test over `ringIo`: waits until the ring is closed again. That is done a moment after its last user has left, by a
+ * thread that waits in the kernel, and Deno's leak sanitizer does not wait for it.
+ */
+export function untilRingCloses<Args extends unknown[]>(
+  body: (...args: Args) => Promise<void>,
+): (...args: Args) => Promise<void> {
+  return async (...args) => {
+    const before = ringDescriptors();
+    await body(...args);
+    for (let waits = 0; ringDescriptors() > before; waits++) {
+      if (waits === ringClosePolls) throw new Error("the ring is still open although nothing uses it");
+      await new Promise((resolve) => setTimeout(resolve, ringClosePollMs));
+    }
+  };
+}
+
+const ringClosePollMs = 5;
+/** Half a minute: long enough for a machine that does much else. */
+const ringClosePolls = 6000;

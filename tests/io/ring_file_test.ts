@@ -8,10 +8,10 @@ import { SeededRandom } from "../../src/random.ts";
 import { kib, mib } from "../../src/units.ts";
 import { assert, assertEquals, assertRejects } from "../assert.ts";
 import { withDirectory } from "../device/temp.ts";
-import { skipRingTests as ignore } from "./ring.ts";
+import { skipRingTests as ignore, untilRingCloses } from "./ring.ts";
 
 const test = (name: string, body: (directory: string) => Promise<void>) =>
-  Deno.test({ name, ignore, fn: () => withDirectory(body) });
+  Deno.test({ name, ignore, fn: untilRingCloses(() => withDirectory(body)) });
 
 test("RingFile: reads to the end and not beyond, and writes beyond it", async (directory) => {
   const file = await ringIo.openFile(`${directory}/file`, { write: true, create: true });

@@ -5,9 +5,9 @@ import { ringIo } from "../../src/io/ring/mod.ts";
 import { kib, mib } from "../../src/units.ts";
 import { assert, assertEquals, assertRejects } from "../assert.ts";
 import { withDirectory } from "../device/temp.ts";
-import { ringDescriptors, skipRingTests as ignore } from "./ring.ts";
+import { ringDescriptors, skipRingTests as ignore, untilRingCloses } from "./ring.ts";
 
-const test = (name: string, fn: () => Promise<void>) => Deno.test({ name, ignore, fn });
+const test = (name: string, fn: () => Promise<void>) => Deno.test({ name, ignore, fn: untilRingCloses(fn) });
 const local: SocketAddress = { transport: "tcp", hostname: "127.0.0.1", port: 0 };
 
 function connect(address: SocketAddress): Promise<Deno.Conn> {
