@@ -12,6 +12,7 @@ import { detach } from "./detach.ts";
 import { drain } from "./drain.ts";
 import { format } from "./format.ts";
 import { inspect } from "./inspect.ts";
+import { man } from "./man.ts";
 import { recover } from "./recover.ts";
 import { serve } from "./serve.ts";
 import { set } from "./set.ts";
@@ -32,4 +33,5 @@ export const commands: readonly Command[] = [
   demo,
   bench,
   completions,
+  man,
 ];
