@@ -33,6 +33,7 @@ export type {
 } from "./src/io/io.ts";
 export { Cache } from "./src/cache/cache.ts";
 export type { DrainOptions, DrainReport } from "./src/cache/drain.ts";
+export type { CacheMap } from "./src/cache/map.ts";
 export type { CacheState, CacheStatus } from "./src/cache/status.ts";
 export type { LatencySummary } from "./src/latency.ts";
 export { formatCache, type FormatOptions, type FormatReport } from "./src/cache/format.ts";

@@ -19,6 +19,7 @@ import { eachExtent, eachMark, readsZeroNow } from "./extents.ts";
 import { IdleMark } from "./idle_mark.ts";
 import { LentBuffers } from "./lent_buffers.ts";
 import { loseVersion, lostRanges, persistLosses } from "./losses.ts";
+import { type CacheMap, MapMaker } from "./map.ts";
 import type { RecoveryReport } from "./open.ts";
 import { ReadSlots } from "./read_slots.ts";
 import { Reads } from "./reads.ts";
@@ -111,6 +112,7 @@ export class Cache implements Volume {
   readonly #openedMs: number;
   #stopTimer: () => void = () => {};
   #closed: Promise<void> | undefined;
+  #mapMaker: MapMaker | undefined;
   #draining = 0;
   /** Requests that are not answered yet. */
   #inFlight = 0;
@@ -367,6 +369,13 @@ export class Cache implements Volume {
       stopping: this.#closed !== undefined,
       damaged: this.recovery.damaged,
     });
+  }
+
+  /** What the log holds and where the backing device lacks something, for a picture; may be asked every second. */
+  map(): CacheMap {
+    this.#mapMaker ??= new MapMaker(this.#core);
+    const { writer, tail } = this.#engine ?? {};
+    return this.#mapMaker.make(writer?.headSegment, tail?.segment, this.#superblock);
   }
 
   /**

@@ -5,6 +5,7 @@
  */
 
 import type { DrainReport } from "../cache/drain.ts";
+import type { CacheMap } from "../cache/map.ts";
 import type { Tunables } from "../cache/tunables.ts";
 import { RefusedError } from "../errors.ts";
 import type { HostOptions } from "../host/messages.ts";
@@ -22,6 +23,7 @@ export interface EngineHost {
   readonly uris: readonly string[];
   /** See `ServedCache`. */
   status(): Promise<EngineStatus>;
+  map(): Promise<CacheMap>;
   tune(settings: Partial<Tunables>): Promise<Tunables>;
   drain(onProgress: OnProgress): Promise<DrainReport>;
   detach(verify: boolean, onProgress: OnProgress): Promise<DrainReport>;
@@ -70,6 +72,7 @@ async function startRing(options: HostOptions, events: HostEvents, ioReason: str
     recovery,
     uris,
     status: () => host.status(),
+    map: () => host.map(),
     tune: (settings) => host.tune(settings),
     drain: (onProgress) => host.drain(onProgress),
     detach: (verify, onProgress) => host.detach(verify, onProgress),
@@ -116,6 +119,8 @@ async function startPortable(
     uris: served.server.uris,
     // deno-lint-ignore require-await -- see above
     status: async () => served.status(),
+    // deno-lint-ignore require-await -- see above
+    map: async () => served.map(),
     // deno-lint-ignore require-await -- see above
     tune: async (settings) => served.tune(settings),
     drain: (onProgress) => served.drain(onProgress),

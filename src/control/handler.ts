@@ -5,6 +5,7 @@
  *   GET  /healthz    one word: the state; 503 when nothing can be served
  *   GET  /status     the status as JSON
  *   GET  /metrics    the same, and histograms, for Prometheus
+ *   GET  /map        what log and backing device look like, a byte a cell as base64; see CacheMap
  *   GET  /events     server-sent events: the status every second, messages as they come
  *   GET  /tunables   the settings;  PATCH /tunables  changes those that its JSON object names
  *   POST /drain      writes everything back; progress as JSON lines
@@ -22,6 +23,7 @@ import type { Clock } from "../clock.ts";
 import { DamageError, exitCode, NbdboostError, RefusedError, UsageError } from "../errors.ts";
 import type { EngineStatus, OnProgress } from "../host/served.ts";
 import { type Guard, refusalOf } from "./guard.ts";
+import { mapDocument } from "./map.ts";
 import { metricsText, metricsType } from "./metrics.ts";
 import { type ServerStatus, serverStatus } from "./status.ts";
 import { Events, type Message, startLong } from "./streams.ts";
@@ -29,6 +31,8 @@ import type { ControlTarget } from "./target.ts";
 
 /** An engine that has not told its status for so long is said not to answer. */
 const answerMsMax = 5000;
+/** A map that is not older is told again, so that many viewers cost no more than one. */
+const mapMsMax = 500;
 /** Responses that go on, at once. */
 const streamsMax = 16;
 
@@ -93,10 +97,13 @@ export class ControlHandler {
   readonly #guard: Guard;
   readonly #events: Events;
   #streams = 0;
+  #map: Promise<object> | undefined;
+  #mapAtMs = -Infinity;
   readonly #routes: Readonly<Record<string, Route>> = {
     "/healthz": { GET: () => this.#health() },
     "/status": { GET: async () => json(200, (await this.#status()).status) },
     "/metrics": { GET: () => this.#metrics() },
+    "/map": { GET: async () => json(200, await this.#inTime(this.#recentMap())) },
     "/events": { GET: () => this.#streamed("text/event-stream", this.#events.subscribe()) },
     "/tunables": {
       GET: async () => json(200, spelled((await this.#status()).engine.tunables)),
@@ -164,6 +171,21 @@ export class ControlHandler {
   }
 
   async #status(): Promise<{ engine: EngineStatus; status: ServerStatus }> {
+    const engine = await this.#inTime(this.#target.status());
+    return { engine, status: serverStatus(engine, this.#target) };
+  }
+
+  #recentMap(): Promise<object> {
+    const nowMs = this.#clock.monotonicMs();
+    if (this.#map === undefined || nowMs - this.#mapAtMs >= mapMsMax) {
+      this.#mapAtMs = nowMs;
+      this.#map = this.#target.map().then(mapDocument);
+    }
+    return this.#map;
+  }
+
+  /** Rejects when the engine takes too long to answer. */
+  async #inTime<T>(answer: Promise<T>): Promise<T> {
     let cancel = () => {};
     const late = new Promise<never>((_resolve, reject) => {
       cancel = this.#clock.after(answerMsMax, () => {
@@ -171,8 +193,7 @@ export class ControlHandler {
       });
     });
     try {
-      const engine = await Promise.race([this.#target.status(), late]);
-      return { engine, status: serverStatus(engine, this.#target) };
+      return await Promise.race([answer, late]);
     } finally {
       cancel();
     }

@@ -5,6 +5,7 @@
  */
 
 import type { DrainReport } from "../cache/drain.ts";
+import type { CacheMap } from "../cache/map.ts";
 import type { Tunables } from "../cache/tunables.ts";
 import type { EngineStatus, OnProgress } from "../host/served.ts";
 
@@ -15,6 +16,7 @@ export interface ControlTarget {
   /** Why that one. */
   readonly ioReason: string;
   status(): Promise<EngineStatus>;
+  map(): Promise<CacheMap>;
   /** Changes settings; resolves to all of them. */
   tune(settings: Partial<Tunables>): Promise<Tunables>;
   /** Writes everything back, among clients. */

@@ -2,7 +2,7 @@
  * What the main thread and the engine's Worker say to each other. Plain data only.
  *
  * ```text
- *   main → worker   start, status, tune, drain, detach, stop      (each with a number; then an eventfd is written, which wakes it up)
+ *   main → worker   start, status, map, tune, drain, detach, stop (each with a number; then an eventfd is written, which wakes it up)
  *   worker → main   awake, warning, progress, answer, failure, ended
  * ```
  *
@@ -10,6 +10,7 @@
  */
 
 import type { DrainReport } from "../cache/drain.ts";
+import type { CacheMap } from "../cache/map.ts";
 import type { RecoveryReport } from "../cache/open.ts";
 import type { Tunables } from "../cache/tunables.ts";
 import type { Limits } from "../nbd/limits.ts";
@@ -58,6 +59,7 @@ export interface Started {
 export type Request =
   | { ask: "start"; options: HostOptions }
   | { ask: "status" }
+  | { ask: "map" }
   | { ask: "tune"; settings: Partial<Tunables> }
   | { ask: "drain" }
   | { ask: "detach"; verify: boolean }
@@ -67,6 +69,7 @@ export type Request =
 export interface Answers {
   start: Started;
   status: EngineStatus;
+  map: CacheMap;
   tune: Tunables;
   drain: DrainReport;
   detach: DrainReport;

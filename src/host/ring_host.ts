@@ -77,6 +77,11 @@ export class RingHost implements Started, AsyncDisposable {
     return this.#line.ask({ ask: "status" });
   }
 
+  /** See `ServedCache.map`. */
+  map(): Promise<Answers["map"]> {
+    return this.#line.ask({ ask: "map" });
+  }
+
   /** See `ServedCache.tune`. */
   tune(settings: Partial<Tunables>): Promise<Answers["tune"]> {
     return this.#line.ask({ ask: "tune", settings });

@@ -79,6 +79,8 @@ async function perform(message: ToWorker): Promise<unknown> {
       return await start(number, message.options);
     case "status":
       return served!.status();
+    case "map":
+      return served!.map();
     case "tune":
       return served!.tune(message.settings);
     case "drain":

@@ -7,6 +7,7 @@
 
 import type { Cache } from "../cache/cache.ts";
 import type { DrainReport } from "../cache/drain.ts";
+import type { CacheMap } from "../cache/map.ts";
 import type { CacheStatus } from "../cache/status.ts";
 import type { Tunables } from "../cache/tunables.ts";
 import { DamageError, RefusedError } from "../errors.ts";
@@ -65,6 +66,11 @@ export class ServedCache {
       requests: { ...this.server.statistics },
       latencies: this.#latencies.counts(),
     };
+  }
+
+  /** What log and backing device look like. */
+  map(): CacheMap {
+    return this.cache.map();
   }
 
   /** Changes settings; returns all of them. */

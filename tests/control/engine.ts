@@ -13,6 +13,7 @@ export class TestEngine implements AsyncDisposable {
       io: "portable",
       ioReason: "the test says so",
       status: () => Promise.resolve(served.status()),
+      map: () => Promise.resolve(served.map()),
       tune: (settings) => Promise.resolve(served.tune(settings)),
       drain: (onProgress) => served.drain(onProgress),
       detach: (verify, onProgress) => served.detach(verify, onProgress),

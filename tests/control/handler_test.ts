@@ -109,6 +109,30 @@ test(
   },
 );
 
+test(
+  "ControlHandler: GET /map is a byte a cell, and many who ask at once cost one look",
+  async (ask, engine) => {
+    await engine.write(200);
+    let asked = 0;
+    const map = engine.target.map;
+    (engine.target as { map: ControlTarget["map"] }).map = () => {
+      asked++;
+      return map();
+    };
+    const responses = await Promise.all(Array.from({ length: 20 }, () => ask("GET", "/map")));
+    assertEquals(asked, 1);
+    const documents = await Promise.all(responses.map((response) => response.json()));
+    const { segments, backing } = documents[19];
+    assertEquals([segments.count, segments.perCell, segments.blocks], [30, 1, 128]);
+    assertEquals([backing.blocks, backing.perCell], [8192, 4]);
+    const cells = (text: string) => Uint8Array.fromBase64(text);
+    assertEquals(cells(segments.dirty).length, 30);
+    assertEquals(cells(segments.live)[0], 253);
+    const dirty = cells(backing.dirty);
+    assertEquals([dirty.length, dirty.indexOf(0), dirty.lastIndexOf(255)], [2048, 50, 49]);
+  },
+);
+
 async function lines(response: Response): Promise<Record<string, unknown>[]> {
   return (await response.text()).trimEnd().split("\n").map((line) => JSON.parse(line));
 }
@@ -232,7 +256,7 @@ Deno.test("ControlHandler: an engine that hangs is said to, and is no reason to 
   const clock = new FakeClock();
   const never = () => new Promise<never>(() => {});
   const target: ControlTarget = {
-    ...{ io: "ring", ioReason: "", status: never, tune: never, drain: never, detach: never },
+    ...{ io: "ring", ioReason: "", status: never, map: never, tune: never, drain: never, detach: never },
   };
   const handler = new ControlHandler(target, clock);
   const asked = handler.handle(new Request("http://localhost/status", { headers: { host: "localhost" } }));

@@ -35,6 +35,8 @@ test("RingHost: serves from a thread of its own, and what was written is there t
     const status = await host.status();
     assertEquals(status.clients, 2);
     assertEquals(status.cache.state, "serving");
+    const { segments, backing } = await host.map();
+    assert(segments.dirty[segments.head]! > 0 && backing.dirty[backing.perCell === 1 ? 1 : 0]! > 0);
     for (const client of clients) await client.disconnect();
     await host.close();
     await host.close();
