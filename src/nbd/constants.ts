@@ -181,6 +181,8 @@ export const extentsPerReadMax = 256;
 /** Extents of one context in one BLOCK_STATUS reply; clients ask again for the rest. */
 export const extentsPerReplyMax = 4096;
 
+/** Both buffers of a connection during the handshake, so that strangers cost little: the longest reply to an option fits. */
+export const handshakeBufferBytes = 16 * kib;
 /** The receive buffer of a connection: one request of 256 KiB (what nbdcopy sends) fits as a whole. */
 export const inputBufferBytes = 260 * kib;
 /** One send buffer of a connection: one reply of 256 KiB fits as a whole. */
@@ -194,4 +196,6 @@ export const shutdownLingerMs = 50;
 assert(payloadAdvertisedBytesMax <= payloadAcceptedBytesMax);
 assert(inputBufferBytes >= 256 * kib + extendedRequestHeaderBytes);
 assert(outputBufferBytes >= 256 * kib + dataChunkHeaderBytesMax);
+assert(handshakeBufferBytes >= 2 * stringBytesMax + optionReplyHeaderBytes + 8);
+assert(handshakeBufferBytes <= Math.min(inputBufferBytes, outputBufferBytes));
 assert(optionDataBytesMax <= optionDataDrainedBytesMax);

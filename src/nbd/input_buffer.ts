@@ -17,7 +17,7 @@ const receiveBytesMin = 64 * 1024;
 
 /** The receiving end of a connection. */
 export class InputBuffer {
-  /** The fixed buffer; unread bytes are `[start, end)`. */
+  /** The buffer; unread bytes are `[start, end)`. */
   bytes: Uint8Array<ArrayBuffer>;
   /** The same memory. */
   view: DataView;
@@ -39,9 +39,9 @@ export class InputBuffer {
     this.target = this.bytes;
   }
 
-  /** Moves into `memory`, which is as large. REQUIRES: no receive is under way and nothing is collected. */
+  /** Moves into `memory`, which is at least as large. REQUIRES: no receive is under way and nothing is collected. */
   adopt(memory: Uint8Array<ArrayBuffer>): void {
-    assert(!this.#receiving && this.#payload === null && memory.length === this.bytes.length);
+    assert(!this.#receiving && this.#payload === null && memory.length >= this.bytes.length);
     memory.set(this.bytes.subarray(this.start, this.end));
     this.end -= this.start;
     this.start = 0;

@@ -42,7 +42,7 @@ export class OutputBuffer {
   sourceEnd = 0;
   #fill: Piece;
   #sending = false;
-  readonly #capacityBytes: number;
+  #capacityBytes: number;
   readonly #sealed: Piece[] = [];
   readonly #spare: Piece[] = [];
 
@@ -54,10 +54,15 @@ export class OutputBuffer {
     this.view = fill.view;
   }
 
-  /** Goes on in `memory`, which is as large as the fill buffer, and keeps `spare`, when there is one, for later. */
+  /**
+   * Goes on in `memory`, which is at least as large as the fill buffer, and keeps `spare`, when there is one, for later. What
+   * is queued stays where it is.
+   */
   adopt(memory: Uint8Array<ArrayBuffer>, spare: Uint8Array<ArrayBuffer> | null): void {
-    assert(memory.length === this.#capacityBytes);
+    assert(memory.length >= this.#capacityBytes && (spare === null || spare.length === memory.length));
     if (this.#fill.end > 0) this.#seal();
+    this.#capacityBytes = memory.length;
+    this.#spare.length = 0;
     this.#use(emptyPiece(memory));
     if (spare !== null) this.#spare.push(emptyPiece(spare));
   }
@@ -129,7 +134,8 @@ export class OutputBuffer {
     piece.start = piece.end = 0;
     if (piece === this.#fill) return;
     this.#sealed.shift();
-    if (piece.view !== null && this.#spare.length < spareBuffersMax) this.#spare.push(piece);
+    const isFillBuffer = piece.view !== null && piece.bytes.length === this.#capacityBytes;
+    if (isFillBuffer && this.#spare.length < spareBuffersMax) this.#spare.push(piece);
   }
 
   /** Forgets everything that was not sent. */

@@ -17,7 +17,7 @@
 import type { Volume } from "../cache/volume.ts";
 import type { Clock } from "../clock.ts";
 import type { Budget, Share } from "./budget.ts";
-import { inputBufferBytes, outputBufferBytes } from "./constants.ts";
+import { handshakeBufferBytes, inputBufferBytes, outputBufferBytes } from "./constants.ts";
 import type { ExportTable } from "./exports.ts";
 import { InputBuffer } from "./input_buffer.ts";
 import type { Limits } from "./limits.ts";
@@ -55,8 +55,8 @@ export interface SessionOptions {
 /** One client's conversation. */
 export class Session {
   readonly #options: SessionOptions;
-  readonly #input = new InputBuffer(inputBufferBytes);
-  readonly #output = new OutputBuffer(outputBufferBytes);
+  readonly #input = new InputBuffer(handshakeBufferBytes);
+  readonly #output = new OutputBuffer(handshakeBufferBytes);
   readonly #negotiation: Negotiation;
   #transmission: Transmission | null = null;
   /** Nothing more is read; what was begun is finished. */
@@ -207,17 +207,17 @@ export class Session {
     for (const buffer of this.#lent.splice(0)) volume?.returnBuffer?.(buffer);
   }
 
-  #borrow(volume: Volume): void {
-    if (!this.#options.borrows || !volume.lendBuffer) return;
+  /** Gets the buffers of the transmission, of the volume's memory where it lends some. */
+  #enlarge(volume: Volume): void {
     const lend = () => {
-      const buffer = volume.lendBuffer!();
+      const buffer = this.#options.borrows ? volume.lendBuffer?.() ?? null : null;
       if (buffer !== null) this.#lent.push(buffer);
       return buffer;
     };
-    const input = lend();
-    if (input !== null) this.#input.adopt(input);
+    this.#input.adopt(lend() ?? new Uint8Array(inputBufferBytes));
     const output = lend();
-    if (output !== null) this.#output.adopt(output, lend());
+    if (output === null) this.#output.adopt(new Uint8Array(outputBufferBytes), null);
+    else this.#output.adopt(output, lend());
   }
 
   /** Parses and executes. Whatever goes wrong in here costs this client its connection and nobody else anything. */
@@ -260,7 +260,7 @@ export class Session {
       this.#options.onOutput();
     };
     const context = { statistics, observer, clock, warn, limits, onPromise, onCompletion, onFailure };
-    this.#borrow(negotiation.agreement.served.volume);
+    this.#enlarge(negotiation.agreement.served.volume);
     this.#transmission = new Transmission(negotiation.agreement, this.#output, context, this.#share);
     return true;
   }
