@@ -5,17 +5,19 @@
  */
 
 import { type Cache, formatCache, MemoryDevice, openCache } from "../../../mod.ts";
+import type { Io } from "../../../src/io/io.ts";
+import { portableIo } from "../../../src/io/portable.ts";
 import { serve } from "../../../src/nbd/mod.ts";
 import { SeededRandom } from "../../../src/random.ts";
 import { Client } from "../client.ts";
 import { temporarySocket } from "../temp.ts";
 import { optionBytes, pack } from "../wire.ts";
-import { SessionMaker } from "./sessions.ts";
+import { HostileSessions } from "./sessions.ts";
 
 const mib = 1024 * 1024;
 const backingBytes = 32 * mib;
 /** Attackers at once. */
-const attackersMax = 16;
+const attackersMax = 32;
 /** Time that the victim's requests may take on a busy machine before the server counts as hung. */
 const answerMsMax = 30_000;
 
@@ -42,6 +44,14 @@ export function openDescriptors(): number {
   }
 }
 
+/** What the runtime opens once, at some connection or other, is no leak. */
+export const runtimeDescriptors = 2;
+
+/** Descriptors that an attack left open. */
+export function leftOpen({ descriptors: [before, after] }: LiveReport): number {
+  return after - before;
+}
+
 async function memoryCache(): Promise<Cache> {
   const pair = { cache: new MemoryDevice(16 * mib), backing: new MemoryDevice(backingBytes) };
   await formatCache(pair);
@@ -53,6 +63,7 @@ export async function fuzzLive(
   seed: number,
   connections: number,
   more: () => boolean = () => true,
+  io: Io = portableIo,
 ): Promise<LiveReport> {
   const before = openDescriptors();
   await using socket = await temporarySocket();
@@ -64,12 +75,14 @@ export async function fuzzLive(
     { name: "victim", description: "", readOnly: false, volume: victim },
   ], {
     listen: socket.uri,
+    io,
     warn: (message) => {
       warned++;
       if (/failure/.test(message)) warnings.push(message);
     },
   });
   const path = `${socket.directory}/s`;
+  const sessions = new HostileSessions("prey", backingBytes);
   const report: LiveReport = {
     connections: 0,
     bytes: 0,
@@ -84,9 +97,10 @@ export async function fuzzLive(
   const attack = async () => {
     while (report.connections < connections && more()) {
       const number = report.connections++;
-      report.bytes += await attackOnce(path, new SeededRandom(seed + number)).catch((cause) => {
+      const bytes = await attackOnce(path, seed + number, sessions).catch((cause) => {
         throw new Error(`the attack of seed ${seed + number} found no server: ${cause.message}`, { cause });
       });
+      report.bytes += bytes;
       if (number === Math.floor(connections / 10)) report.rssMib[0] = rssMib();
     }
   };
@@ -111,9 +125,10 @@ function rssMib(): number {
 }
 
 /** One hostile connection. Whatever the server does to it is right. */
-async function attackOnce(path: string, random: SeededRandom): Promise<number> {
+async function attackOnce(path: string, seed: number, sessions: HostileSessions): Promise<number> {
+  const random = new SeededRandom(seed);
+  const bytes = shape(seed, random, sessions);
   const connection = await Deno.connect({ transport: "unix", path });
-  const bytes = shape(random);
   try {
     const cut = random.chance(0.3) ? random.below(bytes.length + 1) : bytes.length;
     for (let at = 0; at < cut;) {
@@ -135,7 +150,7 @@ async function attackOnce(path: string, random: SeededRandom): Promise<number> {
 }
 
 /** Mostly mutated sessions; now and then garbage, a storm of options, or nothing at all. */
-function shape(random: SeededRandom): Uint8Array<ArrayBuffer> {
+function shape(seed: number, random: SeededRandom, sessions: HostileSessions): Uint8Array<ArrayBuffer> {
   const kind = random.below(20);
   if (kind === 0) return new Uint8Array(0);
   if (kind === 1) {
@@ -147,7 +162,7 @@ function shape(random: SeededRandom): Uint8Array<ArrayBuffer> {
     const option = optionBytes(random.below(12), new Uint8Array(random.below(20)));
     return pack([4, 3], ...Array.from({ length: 200 }, () => option));
   }
-  return new SessionMaker(random, "prey", backingBytes).hostile() as Uint8Array<ArrayBuffer>;
+  return sessions.of(seed, random);
 }
 
 /** Reads for at most so many milliseconds, then closes. */

@@ -39,6 +39,35 @@ const interesting = [
 
 const contexts = ["base:allocation", "x-nbdboost:dirty", "x-nbdboost:cached", "qemu:x", "base:", "", ":"];
 
+/** Mutations of one valid conversation. */
+const mutationsPerConversation = 16;
+
+/**
+ * Hostile sessions by their seeds. Neighbouring seeds mutate the same valid conversation, as making one costs more than executing
+ * it.
+ */
+export class HostileSessions {
+  readonly #exportName: string;
+  readonly #sizeBytes: number;
+  #seed = -1;
+  #valid: readonly Uint8Array[] = [];
+
+  constructor(exportName: string, sizeBytes: number) {
+    this.#exportName = exportName;
+    this.#sizeBytes = sizeBytes;
+  }
+
+  /** The session of `seed`, mutated as `random` says. */
+  of(seed: number, random: SeededRandom): Uint8Array<ArrayBuffer> {
+    const of = Math.floor(seed / mutationsPerConversation);
+    if (this.#seed !== of) {
+      this.#seed = of;
+      this.#valid = new SessionMaker(new SeededRandom(of), this.#exportName, this.#sizeBytes).valid();
+    }
+    return new SessionMaker(random, this.#exportName, this.#sizeBytes).hostile(this.#valid);
+  }
+}
+
 /** Makes sessions. */
 export class SessionMaker {
   readonly #random: SeededRandom;
@@ -70,10 +99,10 @@ export class SessionMaker {
     return pieces;
   }
 
-  /** A valid session and what a hostile client makes of it. */
-  hostile(): Uint8Array {
+  /** A valid session, by default one of its own, and what a hostile client makes of it. */
+  hostile(valid: readonly Uint8Array[] = this.valid()): Uint8Array<ArrayBuffer> {
     const random = this.#random;
-    const pieces = this.valid();
+    const pieces = [...valid];
     for (let count = random.below(3); count > 0; count--) this.#shuffle(pieces);
     let bytes = pack(...pieces);
     for (let count = random.below(6); count > 0; count--) bytes = this.#mutate(bytes);
