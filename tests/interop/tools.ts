@@ -15,6 +15,8 @@ const packages = {
   nbdkit: "nbdkit",
   openssl: "openssl",
   fio: "fio",
+  nbdfuse: "libnbd-bin",
+  "mkfs.ext4": "e2fsprogs",
 } as const;
 
 /** A program that the tests drive. */
@@ -25,7 +27,7 @@ export type Tool = keyof typeof packages;
  * there every tool has to be present.
  */
 export function requireTool(name: Tool): boolean {
-  const paths = (Deno.env.get("PATH") ?? "").split(":");
+  const paths = [...(Deno.env.get("PATH") ?? "").split(":"), "/usr/sbin"];
   const found = paths.some((path) => {
     try {
       return Deno.statSync(`${path}/${name}`).isFile;
