@@ -11,7 +11,7 @@
  */
 
 import { assert, AssertionError, DeviceError } from "../errors.ts";
-import { entryKind } from "../log/layout.ts";
+import { entryKind, recordDataMax } from "../log/layout.ts";
 import type { LogWriter } from "../log/writer.ts";
 import { blockBytes, fullMask } from "../units.ts";
 import { noSlot } from "../wasm/kernels.ts";
@@ -209,28 +209,37 @@ export class Writes {
     }
   }
 
-  /** Puts block by block, waiting where it must; the blocks are locked. */
+  /** Puts run by run, waiting where it must; the blocks are locked. */
   async #writeSlowly(offset: number, source: Uint8Array): Promise<void> {
     const end = offset + source.length;
     for (let position = offset; position < end;) {
       const block = Math.floor(position / blockBytes);
       const start = block * blockBytes;
-      const next = Math.min(start + blockBytes, end);
-      const [from, to] = [position - start, next - start];
+      const [from, to] = [position - start, Math.min(blockBytes, end - start)];
       const base = this.#edgeIsReady(block, offset, end) ? undefined : await this.#fetchBase(block, from, to);
-      const at = position - offset;
-      await this.#room.take("client", () => {
-        // While this waited for room, the RAM of the old version may have gone.
-        if (!base && !this.#edgeIsReady(block, offset, end)) return false;
-        this.#putOver(block, from, to, source, at, base);
-        return true;
-      }).then(async (done) => {
-        if (done) return;
-        const late = await this.#fetchBase(block, from, to);
-        await this.#room.take("client", () => this.#putOver(block, from, to, source, at, late));
-      });
+      // Stops where it began when the RAM of the old version has gone while this waited for room.
+      position = await this.#room.take("client", () => this.#putRun(position, offset, source, base));
+    }
+  }
+
+  /**
+   * Puts what can be put without waiting from `position` on, of which the log is known to take one block; returns how far it
+   * came. At most a record's worth, so that others in the line get their turn.
+   */
+  #putRun(position: number, offset: number, source: Uint8Array, base: Base | undefined): number {
+    const end = offset + source.length;
+    for (let count = 0; position < end && count < recordDataMax; count++) {
+      const block = Math.floor(position / blockBytes);
+      const start = block * blockBytes;
+      const next = Math.min(start + blockBytes, end);
+      if (count > 0 && this.#writer.prepare("client") !== "none") break;
+      const kept = count === 0 ? base : undefined;
+      // After the log has made room, for which it may have taken the RAM of an old version.
+      if (!kept && !this.#edgeIsReady(block, offset, end)) break;
+      this.#putOver(block, position - start, next - start, source, position - offset, kept);
       position = next;
     }
+    return position;
   }
 
   #putOver(
@@ -242,7 +251,9 @@ export class Writes {
     base: Base | undefined,
   ): void {
     const { scratch } = this.#core.kernels.map;
-    this.#put(block, from, to, source, at, scratch, this.#gather(block, scratch, base));
+    const whole = from === 0 && to >= blockLength(this.#core, block);
+    const keptMask = whole ? 0 : this.#gather(block, scratch, base);
+    this.#put(block, from, to, source, at, scratch, keptMask);
   }
 
   /** Fetches what a partial write must keep: the previous version, and the rest of sectors that it cuts. */

@@ -44,6 +44,14 @@ export class RamSegments {
     return this.#writes[this.#next] === 0;
   }
 
+  /** Whether {@linkcode take} would succeed `count` times in a row, without the buffer that was taken last. */
+  areNextFree(count: number): boolean {
+    const { length } = this.#writes;
+    if (count >= length) return false;
+    for (let i = 0; i < count; i++) if (this.#writes[(this.#next + i) % length] !== 0) return false;
+    return true;
+  }
+
   /** Gives `segment` the oldest buffer, resident from `offset` on; false while that one is being written. */
   take(segment: number, offset: number): boolean {
     const buffer = this.#next;

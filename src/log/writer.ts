@@ -98,6 +98,8 @@ export class LogWriter {
   #overwriteFloor = 0;
 
   #appendedBlocks = 0;
+  /** Data blocks that an empty segment takes. */
+  readonly #segmentDataMax: number;
   readonly #unsyncedMax: number;
   #isFlushPoint = false;
   /** Called when a segment is taken for the head. */
@@ -124,6 +126,7 @@ export class LogWriter {
     this.#clock = options.clock;
     this.#unsyncedMax = options.unsyncedBlocks ?? unsyncedBlocksMax;
     const { segmentBlocks } = options.geometry;
+    this.#segmentDataMax = segmentBlocks - Math.ceil(segmentBlocks / (recordDataMax + 1));
     this.#headSegment = Math.floor(options.head.slot / segmentBlocks);
     this.#headOffset = options.head.slot % segmentBlocks;
     // A record that ended with its segment leaves the head in it: the next segment is not ours before it is taken.
@@ -261,22 +264,24 @@ export class LogWriter {
     return this.#open(appender);
   }
 
-  /** Whether `count` blocks can be appended right now without waiting, a new record and one new segment included. */
+  /** Whether `count` blocks can be appended right now without waiting, new records and segments for them included. */
   canTake(count: number): boolean {
     if (this.failure) return false;
-    if (
-      this.#openSlot >= 0 && count <= this.#dataCapacity - this.#dataCount &&
-      this.#entryCount + count <= recordEntriesMax
-    ) {
-      return true;
-    }
+    const room = this.#openSlot < 0
+      ? 0
+      : Math.min(this.#dataCapacity - this.#dataCount, recordEntriesMax - this.#entryCount);
+    if (count <= room) return true;
+    // As if the rest of the head's segment were lost to a skip.
+    const taken = Math.ceil((count - room) / this.#segmentDataMax);
     const { segmentBlocks } = this.#geometry;
-    if (count > segmentBlocks >>> 1 || this.unsyncedBlocks + 3 * segmentBlocks > this.#unsyncedMax) {
-      return false;
+    if (this.unsyncedBlocks + (taken + 2) * segmentBlocks > this.#unsyncedMax) return false;
+    if (this.freeSegments < segmentsReserved + taken || !this.#ram.areNextFree(taken)) return false;
+    let next = this.#headSegment;
+    for (let i = 0; i < taken; i++) {
+      next = this.#segments.after(next);
+      if (this.#segments.pins[next]! > 0) return false;
     }
-    const next = this.#segments.after(this.#headSegment);
-    return this.freeSegments > segmentsReserved && this.#segments.pins[next] === 0 &&
-      this.#ram.nextIsFree;
+    return true;
   }
 
   /** Appends a block after a successful {@linkcode prepare}; the caller fills the returned slot's RAM. */
