@@ -169,7 +169,9 @@ async function refuseSame(cache: string | BlockDevice, backing: string | BlockDe
   let same = cache === backing;
   if (typeof cache === "string" && typeof backing === "string") {
     if (!await portableIo.stat(cache).catch(() => undefined)) return;
-    same = await portableIo.realPath(cache) === await portableIo.realPath(backing);
+    // A URI is no path.
+    const other = await portableIo.realPath(backing).catch(() => undefined);
+    same = other !== undefined && await portableIo.realPath(cache) === other;
   }
   if (!same) return;
   throw new RefusedError(

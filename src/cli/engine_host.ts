@@ -12,6 +12,7 @@ import type { HostOptions } from "../host/messages.ts";
 import { EngineThreadError, type HostEvents, RingHost } from "../host/ring_host.ts";
 import { type EngineStatus, type OnProgress, ServedCache } from "../host/served.ts";
 import { probeRing, type RingProbe } from "../io/ring/mod.ts";
+import { isNbdUri, parseNbdUri } from "../nbd/uri.ts";
 import { openCache } from "./engine.ts";
 
 /** A cache that is being served. */
@@ -46,6 +47,15 @@ export async function startEngine(
   events: HostEvents,
 ): Promise<EngineHost> {
   if (choice === "portable") return await startPortable(options, events, "asked for by --io portable");
+  const needed = needsPortable(options);
+  if (needed !== undefined) {
+    if (choice !== "ring") {
+      return await startPortable(options, events, `io_uring's sockets cannot do ${needed}`);
+    }
+    throw new RefusedError(
+      `Cannot use --io ring with ${needed}: its sockets cannot do that; use --io auto or --io portable`,
+    );
+  }
   const probe = probeHere();
   if (probe.usable) {
     const why = choice === "ring" ? "asked for by --io ring" : "io_uring can be used here";
@@ -61,6 +71,12 @@ export async function startEngine(
     throw new RefusedError(`Cannot use --io ring: ${probe.why}; use --io auto or --io portable`);
   }
   return await startPortable(options, events, `no io_uring: ${probe.why}`);
+}
+
+/** What is asked for that only the portable backend can do. */
+function needsPortable({ tls, backing }: HostOptions): string | undefined {
+  if (tls !== undefined) return "TLS (--tls)";
+  return isNbdUri(backing) && parseNbdUri(backing).tls ? "TLS (--backing nbds)" : undefined;
 }
 
 async function startRing(options: HostOptions, events: HostEvents, ioReason: string): Promise<EngineHost> {

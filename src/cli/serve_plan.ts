@@ -65,14 +65,7 @@ export function servePlan(options: Options, listenStandard: string): ServePlan {
   if (listen.length > 0) config.listen = [...listen];
   if (config.listen.length === 0) config.listen = [listenStandard];
   if (config.exports.length > 1) refuseWithSeveral(options, io);
-  const tls = tlsOf(options);
-  if (tls !== undefined && io === "ring") {
-    throw new RefusedError(
-      "Cannot offer TLS with --io ring: its sockets cannot change over to it; use --io portable",
-    );
-  }
-  // Only the portable backend can do TLS, so nothing is left to choose.
-  return { ...config, limits, io: tls === undefined ? io : "portable", tls };
+  return { ...config, limits, io, tls: tlsOf(options) };
 }
 
 function refuseWithSeveral(options: Options, io: string): void {

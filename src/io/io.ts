@@ -119,8 +119,8 @@ export interface IoConnection {
   /** Closes at once; calls under way end with an error or null. */
   close(): void;
   /**
-   * Sends `lastWords` in the clear and goes on with TLS, as the server. Only on connections of `listenTls`, while no `read` and
-   * no `write` is under way; rejects when the handshake fails.
+   * Sends `lastWords` in the clear and goes on with TLS. Only on connections of `listenTls` and `connectTls`, while no `read`
+   * and no `write` is under way; rejects when the handshake fails, or the peer is not who it should be.
    */
   startTls?(lastWords: Uint8Array<ArrayBuffer>): Promise<void>;
 }
@@ -135,6 +135,20 @@ export interface TlsIdentity {
   readonly authority?: string | undefined;
   /** Clients without a certificate of that authority are refused. */
   readonly verifyClients: boolean;
+}
+
+/** What a client shows of itself in TLS, and wants to see of the server; PEM texts. */
+export interface TlsTrust {
+  /** The name, or the address, that must stand in the server's certificate. */
+  readonly serverName: string;
+  /** False takes any certificate: then nothing tells who answers there. */
+  readonly verify: boolean;
+  /** The authority of the server's certificate; by default those that the runtime knows. */
+  readonly authority?: string | undefined;
+  /** The client's certificate, for servers that want one. */
+  readonly certificate?: string | undefined;
+  /** Its private key. */
+  readonly key?: string | undefined;
 }
 
 /** What an {@linkcode EventConnection} tells. Counts are bytes, or a negative errno. */
@@ -216,4 +230,6 @@ export interface Io {
    * `code` where there is one; how long it may take is the caller's business.
    */
   connect(address: SocketAddress): Promise<IoConnection>;
+  /** The same with a connection that can change to TLS (`startTls`) as a client; absent where that is not possible. */
+  connectTls?(address: SocketAddress, trust: TlsTrust): Promise<IoConnection>;
 }

@@ -8,7 +8,7 @@
 import type { Io } from "./io.ts";
 import { openPortableFile, pathFacts } from "./portable_file.ts";
 import { connectPortable, listenPortable } from "./portable_socket.ts";
-import { listenTlsPortable } from "./portable_tls.ts";
+import { connectTlsPortable, listenTlsPortable } from "./portable_tls.ts";
 
 /** The portable backend. */
 export const portableIo: Io = {
@@ -17,6 +17,7 @@ export const portableIo: Io = {
   listen: listenPortable,
   listenTls: listenTlsPortable,
   connect: connectPortable,
+  connectTls: connectTlsPortable,
   async stat(path) {
     try {
       return pathFacts(await Deno.stat(path));

@@ -1,26 +1,25 @@
 /**
- * Listening sockets whose connections can go over to TLS in the middle (STARTTLS), by Deno's node:net and node:tls: its
- * own sockets can do that as a client only.
+ * Connections that can go over to TLS in the middle (STARTTLS), as a server and as a client, by Deno's node:net and node:tls.
  *
- * Invariants: the last words in the clear and the change to TLS happen in one turn, so that nothing of the handshake can be
- * taken for plain text; with `verifyClients` a connection whose certificate the authority did not issue itself is closed
- * before a byte of it is read.
+ * Invariants: with `verifyClients` a connection whose certificate the authority did not issue itself is closed before a byte
+ * of it is read; with `verify` nothing is sent to a server that shows no certificate of its name and of that authority.
  *
  * @module
  */
 
 import { X509Certificate } from "node:crypto";
-import { type AddressInfo, createServer, type Server, type Socket } from "node:net";
-import { createSecureContext, type SecureContext, TLSSocket } from "node:tls";
+import { type AddressInfo, connect, createServer, isIP, type Socket } from "node:net";
+import { connect as connectSecure, createSecureContext, TLSSocket } from "node:tls";
 import { NbdboostError, RefusedError } from "../errors.ts";
-import type { IoConnection, IoListener, SocketAddress, TlsIdentity } from "./io.ts";
+import type { IoConnection, IoListener, SocketAddress, TlsIdentity, TlsTrust } from "./io.ts";
+import { NodeConnection, NodeListener, type Secure } from "./portable_node.ts";
 import { prepareUnixPath } from "./portable_socket.ts";
 
-/** The first Deno whose TLSSocket begins a server's handshake on a connected socket (denoland/deno#33303). */
+/**
+ * The first Deno whose TLSSocket begins a server's handshake on a connected socket (denoland/deno#33303). As a client 2.6 takes
+ * any certificate of any authority for good, when the socket is connected already (measured).
+ */
 const denoMinorMin = 8;
-
-/** Time for the end of a connection to be taken by its client. */
-const closingMsMax = 2000;
 
 /** Why this Deno cannot do it, undefined when it can. */
 export function tlsRefusal(version: string = Deno.version.deno): string | undefined {
@@ -33,7 +32,7 @@ export function tlsRefusal(version: string = Deno.version.deno): string | undefi
 export async function listenTlsPortable(address: SocketAddress, identity: TlsIdentity): Promise<IoListener> {
   const refusal = tlsRefusal();
   if (refusal !== undefined) throw new RefusedError(`Cannot offer TLS: ${refusal}`);
-  const context = secureContext(identity);
+  const secure = serverSecure(identity);
   const name = address.transport === "unix" ? address.path : `${address.hostname}:${address.port}`;
   let removePath = () => {};
   if (address.transport === "unix") await prepareUnixPath(address.path);
@@ -54,21 +53,19 @@ export async function listenTlsPortable(address: SocketAddress, identity: TlsIde
         // It is gone already.
       }
     };
-    return new TlsListener(server, address, context, identity, removePath);
+    return new NodeListener(server, address, removePath, secure);
   }
   const bound = server.address() as AddressInfo;
   const where: SocketAddress = { transport: "tcp", hostname: bound.address, port: bound.port };
-  return new TlsListener(server, where, context, identity, removePath);
+  return new NodeListener(server, where, removePath, secure);
 }
 
-function secureContext({ certificate, key, authority }: TlsIdentity): SecureContext {
+/** How a server goes over to TLS. */
+export function serverSecure({ certificate, key, authority, verifyClients }: TlsIdentity): Secure {
+  const trusted = authority === undefined ? {} : { ca: authority };
+  let secureContext: ReturnType<typeof createSecureContext>;
   try {
-    return createSecureContext({
-      cert: certificate,
-      key,
-      minVersion: "TLSv1.2",
-      ...(authority === undefined ? {} : { ca: authority }),
-    });
+    secureContext = createSecureContext({ cert: certificate, key, minVersion: "TLSv1.2", ...trusted });
   } catch (cause) {
     throw new RefusedError(
       `Cannot offer TLS: the certificate and its key cannot be used (${
@@ -78,6 +75,72 @@ function secureContext({ certificate, key, authority }: TlsIdentity): SecureCont
       { cause },
     );
   }
+  return async (plain, onMade) => {
+    const secure = new TLSSocket(plain, {
+      isServer: true,
+      secureContext,
+      requestCert: verifyClients,
+      rejectUnauthorized: verifyClients,
+      ...trusted,
+    });
+    onMade(secure);
+    await untilSecure(secure, "secure");
+    // A server's TLSSocket of Deno demands a certificate, but does not look who vouches for it.
+    const why = verifyClients
+      ? certificateRefusal(secure.getPeerCertificate()?.raw, authority ?? "")
+      : undefined;
+    if (why === undefined) return;
+    secure.destroy();
+    throw new RefusedError(`the client's certificate is refused: ${why}`);
+  };
+}
+
+function untilSecure(secure: TLSSocket, event: "secure" | "secureConnect"): Promise<void> {
+  return new Promise((resolve, reject) => {
+    // The types know the former of a server's sockets only.
+    (secure as Socket).once(event, () => resolve());
+    secure.once("error", reject);
+    secure.once(
+      "close",
+      () => reject(new NbdboostError("the connection was closed during the TLS handshake")),
+    );
+  });
+}
+
+/** Connects; the connection has `startTls`, as a client. */
+export async function connectTlsPortable(address: SocketAddress, trust: TlsTrust): Promise<IoConnection> {
+  const refusal = tlsRefusal();
+  if (refusal !== undefined) throw new RefusedError(`Cannot use TLS: ${refusal}`);
+  const socket = await new Promise<Socket>((resolve, reject) => {
+    const made: Socket = address.transport === "unix"
+      ? connect({ path: address.path })
+      : connect({ host: address.hostname, port: address.port, noDelay: true, keepAlive: true });
+    made.once("error", reject);
+    made.once("connect", () => {
+      made.removeAllListeners();
+      resolve(made);
+    });
+  });
+  return new NodeConnection(socket, clientSecure(trust));
+}
+
+function clientSecure({ serverName, verify, authority, certificate, key }: TlsTrust): Secure {
+  return async (plain, onMade) => {
+    const secure = connectSecure({
+      socket: plain,
+      minVersion: "TLSv1.2",
+      rejectUnauthorized: verify,
+      // A name is asked for in the handshake; an address only has to stand in the certificate.
+      ...(isIP(serverName) === 0 ? { servername: serverName } : { host: serverName }),
+      ...(authority === undefined ? {} : { ca: authority }),
+      ...(certificate === undefined || key === undefined ? {} : { cert: certificate, key }),
+    });
+    onMade(secure);
+    await untilSecure(secure, "secureConnect");
+    if (!verify || secure.authorized) return;
+    secure.destroy();
+    throw new RefusedError(`the server's certificate is refused: ${secure.authorizationError}`);
+  };
 }
 
 /** Why a client's certificate (DER) does not count, undefined when `authority` (PEM) itself has issued it and it is valid now. */
@@ -98,158 +161,5 @@ export function certificateRefusal(raw: Uint8Array | undefined, authority: strin
     return undefined;
   } catch (error) {
     return `it cannot be read (${error instanceof Error ? error.message : String(error)})`;
-  }
-}
-
-class TlsListener implements IoListener {
-  readonly address: SocketAddress;
-  readonly #server: Server;
-  readonly #removePath: () => void;
-  readonly #waiting: IoConnection[] = [];
-  #wake: () => void = () => {};
-  #closed = false;
-
-  constructor(
-    server: Server,
-    address: SocketAddress,
-    context: SecureContext,
-    identity: TlsIdentity,
-    removePath: () => void,
-  ) {
-    this.#server = server;
-    this.address = address;
-    this.#removePath = removePath;
-    server.on("connection", (socket) => {
-      this.#waiting.push(new NodeConnection(socket, context, identity));
-      this.#wake();
-    });
-    server.on("error", () => {});
-  }
-
-  async accept(): Promise<IoConnection | null> {
-    for (;;) {
-      const next = this.#waiting.shift();
-      if (next !== undefined) return next;
-      if (this.#closed) return null;
-      await new Promise<void>((resolve) => this.#wake = resolve);
-    }
-  }
-
-  close(): void {
-    if (this.#closed) return;
-    this.#closed = true;
-    for (const connection of this.#waiting.splice(0)) connection.close();
-    this.#server.close();
-    this.#removePath();
-    this.#wake();
-  }
-}
-
-class NodeConnection implements IoConnection {
-  #socket: Socket;
-  readonly #context: SecureContext;
-  readonly #identity: TlsIdentity;
-  #failure: Error | undefined;
-  #ended = false;
-  #closed = false;
-  #wake: () => void = () => {};
-  #failWrite: () => void = () => {};
-
-  constructor(socket: Socket, context: SecureContext, identity: TlsIdentity) {
-    this.#socket = socket;
-    this.#context = context;
-    this.#identity = identity;
-    this.#listen(socket);
-  }
-
-  #listen(socket: Socket): void {
-    socket.on("readable", () => this.#wake());
-    socket.on("end", () => {
-      this.#ended = true;
-      this.#wake();
-    });
-    socket.on("error", (error) => {
-      this.#failure = error;
-      this.#wake();
-    });
-    socket.on("close", () => {
-      this.#ended = true;
-      this.#failWrite();
-      this.#wake();
-    });
-  }
-
-  async read(into: Uint8Array<ArrayBuffer>): Promise<number | null> {
-    for (;;) {
-      if (this.#closed) return null;
-      if (this.#failure !== undefined) throw this.#failure;
-      const here = Math.min(this.#socket.readableLength, into.length);
-      const bytes: Uint8Array | null = this.#socket.read(here === 0 ? undefined : here);
-      if (bytes !== null) {
-        if (bytes.length > into.length) this.#socket.unshift(bytes.subarray(into.length));
-        const count = Math.min(bytes.length, into.length);
-        into.set(bytes.subarray(0, count));
-        return count;
-      }
-      if (this.#ended) return null;
-      await new Promise<void>((resolve) => this.#wake = resolve);
-    }
-  }
-
-  write(bytes: Uint8Array<ArrayBuffer>): Promise<number> {
-    return new Promise((resolve, reject) => {
-      if (this.#closed) return reject(new NbdboostError("Cannot send: the connection is closed"));
-      this.#failWrite = () => reject(new NbdboostError("Cannot send: the connection was closed"));
-      this.#socket.write(bytes, (error) => {
-        this.#failWrite = () => {};
-        if (error) reject(error);
-        else resolve(bytes.length);
-      });
-    });
-  }
-
-  async startTls(lastWords: Uint8Array<ArrayBuffer>): Promise<void> {
-    const plain = this.#socket;
-    const { verifyClients, authority } = this.#identity;
-    plain.removeAllListeners();
-    plain.on("error", () => {});
-    plain.write(lastWords);
-    const secure = new TLSSocket(plain, {
-      isServer: true,
-      secureContext: this.#context,
-      requestCert: verifyClients,
-      rejectUnauthorized: verifyClients,
-      ...(authority === undefined ? {} : { ca: authority }),
-    });
-    this.#socket = secure;
-    await new Promise<void>((resolve, reject) => {
-      secure.once("secure", () => resolve());
-      secure.once("error", reject);
-      secure.once(
-        "close",
-        () => reject(new NbdboostError("the connection was closed during the TLS handshake")),
-      );
-    });
-    // A server's TLSSocket of Deno demands a certificate, but does not look who vouches for it.
-    const why = verifyClients
-      ? certificateRefusal(secure.getPeerCertificate()?.raw, authority ?? "")
-      : undefined;
-    if (why !== undefined) {
-      secure.destroy();
-      throw new RefusedError(`the client's certificate is refused: ${why}`);
-    }
-    this.#listen(secure);
-  }
-
-  close(): void {
-    if (this.#closed) return;
-    this.#closed = true;
-    const socket = this.#socket;
-    // Ends TLS in order, which tells the client that nothing was cut off; a client that takes nothing gets no more time.
-    socket.destroySoon();
-    const timer = setTimeout(() => socket.destroy(), closingMsMax);
-    Deno.unrefTimer(Number(timer));
-    socket.once("close", () => clearTimeout(timer));
-    this.#wake();
   }
 }

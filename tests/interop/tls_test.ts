@@ -12,70 +12,10 @@ import { RawClient } from "../nbd/client.ts";
 import { MemoryVolume } from "../nbd/memory_volume.ts";
 import { clientFlags, Opt, optionBytes, pack, Rep } from "../nbd/wire.ts";
 import { assert, assertEquals, assertStringIncludes } from "../assert.ts";
+import { makeCertificates } from "./certificates.ts";
 import { requireTool, type Tool, tryRun } from "./tools.ts";
 
 const mib = 1 << 20;
-
-async function openssl(...args: string[]): Promise<void> {
-  const { success, stderr } = await new Deno.Command("openssl", { args, stdout: "null" }).output();
-  if (!success) throw new Error(new TextDecoder().decode(stderr));
-}
-
-/** An authority, a server's certificate for localhost, and a client's, in the files that all these programs expect. */
-async function makeCertificates(directory: string): Promise<void> {
-  const file = (name: string) => `${directory}/${name}.pem`;
-  await openssl(
-    "req",
-    "-x509",
-    "-newkey",
-    "rsa:2048",
-    "-nodes",
-    "-days",
-    "2",
-    "-subj",
-    "/CN=test authority",
-    "-keyout",
-    file("ca-key"),
-    "-out",
-    file("ca-cert"),
-  );
-  for (const [name, subject] of [["server", "localhost"], ["client", "a client"]]) {
-    await openssl(
-      "req",
-      "-newkey",
-      "rsa:2048",
-      "-nodes",
-      "-subj",
-      `/CN=${subject}`,
-      "-keyout",
-      file(`${name}-key`),
-      "-out",
-      file(`${name}-csr`),
-    );
-    const extensions = `${directory}/${name}.ext`;
-    await Deno.writeTextFile(
-      extensions,
-      "basicConstraints=CA:FALSE\nsubjectAltName=DNS:localhost,IP:127.0.0.1\n",
-    );
-    await openssl(
-      "x509",
-      "-req",
-      "-days",
-      "2",
-      "-in",
-      file(`${name}-csr`),
-      "-CA",
-      file("ca-cert"),
-      "-CAkey",
-      file("ca-key"),
-      "-CAcreateserial",
-      "-extfile",
-      extensions,
-      "-out",
-      file(`${name}-cert`),
-    );
-  }
-}
 
 async function identityIn(directory: string, verifyClients: boolean): Promise<TlsIdentity> {
   const read = (name: string) => Deno.readTextFile(`${directory}/${name}.pem`);
@@ -213,7 +153,7 @@ tlsTest(
       [["--tls", "on"], 2, "needs --tls-dir"],
       [["--tls-dir", directory], 2, "without --tls on"],
       [["--tls", "on", "--tls-dir", temp.path], 2, "server-cert.pem cannot be read"],
-      [["--tls", "on", "--io", "ring", ...files], 3, "use --io portable"],
+      [["--tls", "on", "--io", "ring", ...files], 3, "or --io portable"],
     ];
     for (const [args, code, words] of cases) {
       const ended = await runHere("serve", ...pair, ...args);

@@ -29,6 +29,11 @@ export class ByteStream {
     this.#socket = socket;
   }
 
+  /** Bytes that were received and not asked for yet. */
+  get aheadBytes(): number {
+    return this.#end - this.#start;
+  }
+
   /** The next `count` bytes, which stay as they are until the next call; `count` is small. */
   async peek(count: number): Promise<DataView> {
     if (this.#end - this.#start < count) {

@@ -1,5 +1,5 @@
 /**
- * The client's side of the handshake: fixed newstyle, structured replies where the server has them, and GO.
+ * The client's side of the handshake: fixed newstyle, TLS where it is asked for, structured replies where the server has them, and GO.
  *
  * Servers that are too old for GO are not supported: it has been in every server since 2017.
  *
@@ -46,8 +46,15 @@ function refused(why: string): DeviceError {
   return new DeviceError("ENODEV", why);
 }
 
-/** Negotiates until the transmission starts. Rejects with {@linkcode DeviceError} `ENODEV` and the server's own words. */
-export async function shakeHands(stream: ByteStream, exportName: string): Promise<ExportFacts> {
+/**
+ * Negotiates until the transmission starts; with `startTls` nothing but the wish for TLS is said before that is on. Rejects with {@linkcode DeviceError} `ENODEV` and the server's own
+ * words.
+ */
+export async function shakeHands(
+  stream: ByteStream,
+  exportName: string,
+  startTls?: () => Promise<void>,
+): Promise<ExportFacts> {
   const greeting = await stream.peek(18);
   const isNbd = greeting.getUint32(0) === magic.passwordHigh && greeting.getUint32(4) === magic.passwordLow;
   if (!isNbd) throw refused("what answers there is no NBD server");
@@ -59,6 +66,7 @@ export async function shakeHands(stream: ByteStream, exportName: string): Promis
   const flags = new Uint8Array(4);
   flags[3] = clientFlag.fixedNewstyle | (offered & handshakeFlag.noZeroes ? clientFlag.noZeroes : 0);
   await stream.send(flags);
+  if (startTls !== undefined) await goSecret(stream, startTls);
   const structured = await offersStructured(stream);
   return { ...await go(stream, exportName), structured };
 }
@@ -84,6 +92,23 @@ async function takeReply(stream: ByteStream, code: number): Promise<{ type: numb
   const dataBytes = head.getUint32(16);
   if (dataBytes > replyBytesMax) throw refused(`the server answered with ${dataBytes} bytes, far too many`);
   return { type, data: await stream.peek(dataBytes) };
+}
+
+async function goSecret(stream: ByteStream, startTls: () => Promise<void>): Promise<void> {
+  await sendOption(stream, option.startTls, new Uint8Array(0));
+  const { type, data } = await takeReply(stream, option.startTls);
+  if (type !== optionReply.ack) {
+    throw refused(`the server does not offer TLS${said(data)}; nbd:// would be without`);
+  }
+  // Whoever stands between could have put it there, to be taken for secret.
+  if (stream.aheadBytes > 0) throw refused("the server sent plain text where TLS was to begin");
+  try {
+    await startTls();
+  } catch (cause) {
+    throw new DeviceError("ENODEV", `TLS failed: ${cause instanceof Error ? cause.message : String(cause)}`, {
+      cause,
+    });
+  }
 }
 
 async function offersStructured(stream: ByteStream): Promise<boolean> {
@@ -123,13 +148,19 @@ async function go(stream: ByteStream, exportName: string): Promise<Omit<ExportFa
   throw refused("the server goes on answering without an end");
 }
 
-function refusal(type: number, data: DataView, exportName: string): string {
+/** The server's own words. */
+function said(data: DataView): string {
   const words = new TextDecoder().decode(data).replace(/[^\x20-\x7e]/g, "?").slice(0, 200);
-  const said = words === "" ? "" : ` ("${words}")`;
-  if (type === optionReply.unknown) return `the server has no export named "${exportName}"${said}`;
+  return words === "" ? "" : ` ("${words}")`;
+}
+
+function refusal(type: number, data: DataView, exportName: string): string {
+  if (type === optionReply.unknown) return `the server has no export named "${exportName}"${said(data)}`;
   if (type === optionReply.tlsRequired) {
-    return `the server wants TLS, which this version does not speak${said}`;
+    return `the server wants TLS${said(data)}; use nbds:// instead of nbd://`;
   }
-  if (type === optionReply.unsupported) return `the server is too old: it does not know the option GO${said}`;
-  return `the server refuses, with the answer 0x${type.toString(16)}${said}`;
+  if (type === optionReply.unsupported) {
+    return `the server is too old: it does not know the option GO${said(data)}`;
+  }
+  return `the server refuses, with the answer 0x${type.toString(16)}${said(data)}`;
 }

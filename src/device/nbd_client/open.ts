@@ -6,14 +6,14 @@
 
 import type { Clock } from "../../clock.ts";
 import { DeviceError, NbdboostError, RefusedError, UsageError } from "../../errors.ts";
-import type { Io } from "../../io/io.ts";
+import type { Io, IoConnection, SocketAddress, TlsTrust } from "../../io/io.ts";
 import { transmissionFlag } from "../../nbd/constants.ts";
 import { sectorBytes } from "../../units.ts";
 import { ByteStream } from "./byte_stream.ts";
 import { NbdDevice } from "./device.ts";
 import { type ExportFacts, shakeHands } from "./handshake.ts";
 import { Link } from "./link.ts";
-import { connectMsMax, type NbdSettings, nbdSettings } from "./settings.ts";
+import { connectMsMax, type NbdSettings, nbdSettings, type TlsSettings } from "./settings.ts";
 
 type OnLost = (link: Link, reason: string) => void;
 
@@ -54,10 +54,13 @@ async function connectAll(settings: NbdSettings, io: Io, clock: Clock, onLost: O
 }
 
 async function connectOne(settings: NbdSettings, io: Io, clock: Clock, onLost: OnLost): Promise<Link> {
+  const { address, tls } = settings;
+  // Certificates are read each time, as they are renewed while a cache runs.
+  const trust = tls === undefined ? undefined : await readTrust(tls, io);
   const socket = await within(
     clock,
     "it did not accept a connection",
-    io.connect(settings.address),
+    trust === undefined ? io.connect(address) : connectTls(io, address, trust),
     (late) => {
       late.close();
     },
@@ -67,13 +70,40 @@ async function connectOne(settings: NbdSettings, io: Io, clock: Clock, onLost: O
     const facts = await within(
       clock,
       "it did not end the handshake",
-      shakeHands(stream, settings.exportName),
+      shakeHands(
+        stream,
+        settings.exportName,
+        trust === undefined ? undefined : () => socket.startTls!(new Uint8Array(0)),
+      ),
     );
     return new Link(stream, facts, clock, onLost);
   } catch (error) {
     stream.close();
     throw error;
   }
+}
+
+function connectTls(io: Io, address: SocketAddress, trust: TlsTrust): Promise<IoConnection> {
+  if (io.connectTls !== undefined) return io.connectTls(address, trust);
+  throw new RefusedError(`the ${io.name} backend cannot use TLS; use the portable one (--io portable)`);
+}
+
+async function readTrust({ serverName, verify, directory }: TlsSettings, io: Io): Promise<TlsTrust> {
+  if (directory === undefined) return { serverName, verify };
+  const read = (name: string) => io.readText(`${directory}/${name}.pem`);
+  const [authority, certificate, key] = await Promise.all(["ca-cert", "client-cert", "client-key"].map(read));
+  if (verify && authority === undefined) {
+    throw new UsageError(
+      `tls-certificates is "${directory}", where ca-cert.pem cannot be read; expected a directory with the certificate of ` +
+        `the server's authority, which Deno may read`,
+    );
+  }
+  if ((certificate === undefined) !== (key === undefined)) {
+    throw new UsageError(
+      `of client-cert.pem and client-key.pem in "${directory}" only one can be read; expected both or none`,
+    );
+  }
+  return { serverName, verify, authority, certificate, key };
 }
 
 /** Waits for `work` for so long; what it resolves to afterwards is given to `late`. */
@@ -126,8 +156,15 @@ function checkFacts(uri: string, facts: ExportFacts, write: boolean): void {
 }
 
 function openError(uri: string, cause: unknown): NbdboostError {
-  if (cause instanceof UsageError || cause instanceof RefusedError) return cause;
   const reason = cause instanceof Error ? cause.message : String(cause);
+  if (cause instanceof UsageError) {
+    return reason.startsWith("Cannot") ? cause : new UsageError(`Cannot open ${uri}: ${reason}`, { cause });
+  }
+  if (cause instanceof RefusedError) {
+    return reason.startsWith("Cannot open")
+      ? cause
+      : new RefusedError(`Cannot open ${uri}: ${reason}`, { cause });
+  }
   if (cause instanceof Error && cause.name === "NotCapable") {
     return new RefusedError(
       `Cannot open ${uri}: Deno does not permit it (${reason}); run with --allow-net of that address (and, for a unix ` +

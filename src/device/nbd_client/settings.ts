@@ -51,22 +51,31 @@ export interface NbdSettings {
   readonly waitMs: number;
   /** Connections where the server allows several. */
   readonly connections: number;
+  /** How TLS is used; undefined for `nbd://`, which never uses it. */
+  readonly tls: TlsSettings | undefined;
+}
+
+/** What a URI tells about TLS. */
+export interface TlsSettings {
+  /** What must stand in the server's certificate: `tls-hostname`, by default the host, `localhost` for a unix socket. */
+  readonly serverName: string;
+  /** Any certificate will do: `tls-verify-peer=0`. */
+  readonly verify: boolean;
+  /** Holds `ca-cert.pem` and, for servers that want one, `client-cert.pem` and `client-key.pem`: `tls-certificates`. */
+  readonly directory: string | undefined;
 }
 
 /** Reads a URI. Throws {@linkcode UsageError} for what cannot be meant. */
 export function nbdSettings(uri: string): NbdSettings {
   const { tls, address, exportName, parameters } = parseNbdUri(uri);
-  if (tls || Object.keys(parameters).some((name) => name.startsWith("tls-"))) {
-    throw new UsageError(
-      `Cannot open ${uri}: it asks for TLS, which this version does not speak as a client; run a proxy that does (nbdkit -U ` +
-        `SOCKET nbd uri=${uri}) and give its socket, or protect the way there by ssh or a VPN`,
-    );
-  }
-  const known = new Set(["x-wait", "x-connections"]);
   for (const name of Object.keys(parameters)) {
-    if (known.has(name)) continue;
+    if (ownParameters.has(name)) continue;
+    if (tls && tlsParameters.has(name)) continue;
+    const expected = [...ownParameters, ...(tls ? tlsParameters : [])].join(", ");
     throw new UsageError(
-      `Cannot open ${uri}: the parameter "${name}" is unknown; expected x-wait or x-connections`,
+      `Cannot open ${uri}: the parameter "${name}" ${
+        tlsParameters.has(name) ? "belongs to nbds://, which uses TLS" : "is unknown"
+      }; expected one of ${expected}`,
     );
   }
   return {
@@ -76,6 +85,33 @@ export function nbdSettings(uri: string): NbdSettings {
     id: formatNbdUri(address, exportName),
     waitMs: 1000 * whole(uri, parameters, "x-wait", waitSecondsStandard, waitSecondsMax),
     connections: whole(uri, parameters, "x-connections", connectionsStandard, connectionsMax),
+    tls: tls ? tlsSettings(uri, address, parameters) : undefined,
+  };
+}
+
+const ownParameters: ReadonlySet<string> = new Set(["x-wait", "x-connections"]);
+const tlsParameters: ReadonlySet<string> = new Set([
+  "tls-type",
+  "tls-certificates",
+  "tls-hostname",
+  "tls-verify-peer",
+]);
+
+function tlsSettings(uri: string, address: SocketAddress, parameters: Record<string, string>): TlsSettings {
+  const type = parameters["tls-type"] ?? "x509";
+  if (type !== "x509") {
+    throw new UsageError(
+      `Cannot open ${uri}: tls-type is "${type}", expected x509; without certificates nothing tells who answers`,
+    );
+  }
+  const verify = parameters["tls-verify-peer"] ?? "1";
+  if (verify !== "0" && verify !== "1") {
+    throw new UsageError(`Cannot open ${uri}: tls-verify-peer is "${verify}", expected 0 or 1`);
+  }
+  return {
+    serverName: parameters["tls-hostname"] ?? (address.transport === "tcp" ? address.hostname : "localhost"),
+    verify: verify === "1",
+    directory: parameters["tls-certificates"],
   };
 }
 

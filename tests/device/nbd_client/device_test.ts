@@ -231,7 +231,8 @@ Deno.test("openDevice: a server that cannot be used is refused with the reason",
   await using socket = await temporarySocket("disk");
   const open = (uri: string, write = true) => openDevice(uri, { write });
   await assertRejects(() => open(socket.uri), DeviceError, "see that the server runs");
-  await assertRejects(() => open("nbds://127.0.0.1/"), UsageError, "TLS");
+  await assertRejects(() => open("nbds://127.0.0.1/?tls-type=anon"), UsageError, "expected x509");
+  await assertRejects(() => open("nbd://127.0.0.1/?tls-hostname=h"), UsageError, "belongs to nbds://");
   await assertRejects(() => open(`${socket.uri}&x-wait=0`), UsageError, "x-wait");
   await assertRejects(() => open(`${socket.uri}&x-colour=red`), UsageError, "x-colour");
   const volume = new MemoryVolume(mib, { readOnly: true });
