@@ -30,6 +30,7 @@ export type {
   PathFacts,
   SocketAddress,
   TlsIdentity,
+  TlsTrust,
 } from "./src/io/io.ts";
 export { Cache } from "./src/cache/cache.ts";
 export type { DrainOptions, DrainReport } from "./src/cache/drain.ts";
