@@ -7,6 +7,7 @@
  * @module
  */
 
+import { setImmediate } from "node:timers";
 import { formatDevices } from "../../src/cache/format.ts";
 import { openCache } from "../../src/cache/open.ts";
 import type { CacheStatus } from "../../src/cache/status.ts";
@@ -82,23 +83,29 @@ function serveOne(arm: DiskArm, queue: ArmRequest[], nowMs: number): number {
  */
 export function fifoBatches(options: {
   logBytes: number;
+  /** As of an {@linkcode EngineRun}. */
+  scale: number;
   queueDepth: number;
   load: Load;
   batchBlocks: number;
   seed?: number;
 }): number {
-  const { logBytes, queueDepth, load, batchBlocks, seed = 1 } = options;
+  const { logBytes, scale, queueDepth, load, batchBlocks, seed = 1 } = options;
   const random = new SeededRandom(seed);
-  const next = makeLoad(load, spanBytes / blockBytes, random);
+  const blocksInAll = spanBytes / scale / blockBytes;
+  const next = makeLoad(load, blocksInAll, random);
+  // Scattered over the whole span: a batch is as thin there as it is without the scale.
+  const place = (block: number) => (block * scale + scatter(block, scale)) * blockBytes;
   const arm = new DiskArm(spanBytes);
-  const slots = Math.floor(logBytes / blockBytes);
+  const slots = Math.floor(logBytes / scale / blockBytes);
   const log = new Float64Array(slots);
-  const newest = new Map<number, number>();
+  /** The place of a block's newest version, counted from 1 over all laps. */
+  const newest = new Uint32Array(blocksInAll);
   let head = 0;
   const put = () => {
     const block = next();
     log[head % slots] = block;
-    newest.set(block, head++);
+    newest[block] = ++head;
   };
   while (head < slots) put();
   let nowMs = 0;
@@ -109,16 +116,16 @@ export function fifoBatches(options: {
     const blocks: number[] = [];
     for (let i = head - slots; i < head - slots + batchBlocks; i++) {
       const block = log[i % slots]!;
-      if (newest.get(block) === i) {
+      if (newest[block] === i + 1) {
         blocks.push(block);
-        newest.delete(block);
+        newest[block] = 0;
       }
     }
     blocks.sort((a, b) => a - b);
     const queue: ArmRequest[] = [];
     for (let at = 0; at < blocks.length || queue.length > 0;) {
       while (at < blocks.length && queue.length < queueDepth) {
-        queue.push({ offset: blocks[at++]! * blockBytes, length: blockBytes, passedOver: 0 });
+        queue.push({ offset: place(blocks[at++]!), length: blockBytes, passedOver: 0 });
       }
       nowMs = serveOne(arm, queue, nowMs);
     }
@@ -160,9 +167,6 @@ export interface EngineResult {
   backingSyncs: number;
   virtualSeconds: number;
 }
-
-/** Microtask turns after each event: enough for the longest chain of the engine's promises. */
-const turns = 40;
 
 /** What a workload costs on both devices, everything written back at the end. */
 export interface DeviceCosts {
@@ -216,13 +220,17 @@ export async function countCosts(
   return costs;
 }
 
-/** Lets virtual time pass until a promise has settled. */
-function pumpOf(clock: SimClock): <T>(promise: Promise<T>) => Promise<T> {
+/**
+ * Lets virtual time pass until a promise has settled. Between two events everything that needs no time is done first, however
+ * long the chain of promises: what is still under way when the clock jumps on would seem to take as long as a turn of the disk.
+ */
+function pumpOf(clock: SimClock, check = () => {}): <T>(promise: Promise<T>) => Promise<T> {
   return async (promise) => {
     let done = false;
     promise.then(() => done = true, () => done = true);
     for (;;) {
-      for (let i = 0; i < turns && !done; i++) await null;
+      await new Promise<void>((resolve) => setImmediate(resolve));
+      check();
       if (done) return await promise;
       if (!clock.step()) throw new Error("nothing is left to happen, and the run still waits");
     }
@@ -245,16 +253,9 @@ export async function runEngine(options: EngineRun): Promise<EngineResult> {
   const cacheBytes = logBytes / scale + mib;
   const cacheDevice = new SsdModel({ sizeBytes: cacheBytes, clock, name: "cache" });
   let failure: unknown;
-  const run = async <T>(promise: Promise<T>): Promise<T> => {
-    let done = false;
-    promise.then(() => done = true, () => done = true);
-    for (;;) {
-      for (let i = 0; i < turns && !done; i++) await null;
-      if (failure) throw failure;
-      if (done) return await promise;
-      if (!clock.step()) throw new Error("nothing is left to happen, and the run still waits");
-    }
-  };
+  const run = pumpOf(clock, () => {
+    if (failure) throw failure;
+  });
   await run(
     formatDevices(cacheDevice, backing, {
       segmentBlocks: options.segmentBlocks ?? 128,
