@@ -33,17 +33,42 @@ export class BackingSync {
    * for all of them: without this bound the tail, and so a full log's writers, would wait for minutes.
    */
   unsyncedMax: number = unsyncedBlocksFirst;
+  /** The sync under way, and the one that waits for its turn. */
+  #line: Promise<void> = Promise.resolve();
+  #next: Promise<void> | undefined;
 
   constructor(core: Core) {
     this.#core = core;
   }
 
-  /** Syncs the backing and settles what that covers. */
-  async run(): Promise<void> {
-    const { kernels, backing, statistics, clock } = this.#core;
+  /** Whether the backing holds something that no good sync covers. */
+  get wanted(): boolean {
+    return this.#core.kernels.written.count > 0 || this.#core.bypassed.outstanding > 0;
+  }
+
+  /** Syncs the backing and settles what that covers: all that has completed. Calls that wait for their turn share one. */
+  run(): Promise<void> {
+    if (this.#next) return this.#next;
+    const next = this.#next = this.#line.then(() => {
+      this.#next = undefined;
+      return this.#now();
+    });
+    this.#line = next.catch(() => {});
+    return next;
+  }
+
+  /** Makes durable what has gone past the log. */
+  async coverBypassed(): Promise<void> {
+    if (this.#core.bypassed.needsSync) await this.run();
+    else await this.#line;
+  }
+
+  async #now(): Promise<void> {
+    const { kernels, backing, bypassed, statistics, clock } = this.#core;
     const { written, syncing } = kernels;
     assert(syncing.count === 0, "one backing sync at a time");
     written.moveInto(syncing);
+    bypassed.syncBegins();
     statistics.backingSyncs++;
     const count = syncing.count;
     const startMs = clock.monotonicMs();
@@ -53,9 +78,12 @@ export class BackingSync {
       this.failed = true;
       this.failures++;
       this.#unclean();
+      const lost = bypassed.syncFailed(error);
+      if (lost) this.#core.writer?.fail(lost, lost);
       throw error;
     }
     this.failed = false;
+    bypassed.synced();
     this.#adapt(clock.monotonicMs() - startMs, count);
     this.#settle();
   }

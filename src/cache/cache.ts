@@ -12,6 +12,7 @@ import { DamageError, DeviceError } from "../errors.ts";
 import type { SuperblockStore } from "../log/superblock_store.ts";
 import { formatUuid, type Superblock } from "../log/superblock.ts";
 import type { LogWriter } from "../log/writer.ts";
+import { Bypass } from "./bypass.ts";
 import { closeCleanly } from "./close.ts";
 import { checkRange, type Core } from "./core.ts";
 import { drainCache, type DrainOptions, type DrainReport } from "./drain.ts";
@@ -140,6 +141,7 @@ export class Cache implements Volume {
     const writeback = new WriteBack(core, writer, tail, room);
     room.onSpaceNeeded = () => writeback.needSpace();
     room.holdClients = () => core.statistics.unrecordedLosses > 0;
+    const bypass = new Bypass(core, writer, writeback.backing);
     const idleMark = new IdleMark(core.clock, writer, store);
     writer.onProgress = () => {
       idleMark.noteProgress();
@@ -153,7 +155,7 @@ export class Cache implements Volume {
       tail,
       writeback,
       idleMark,
-      writes: new Writes(core, writer, this.#reads, room),
+      writes: new Writes(core, writer, this.#reads, room, bypass),
     };
     writeback.start();
     this.#scheduleFlush();

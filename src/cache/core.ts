@@ -12,6 +12,7 @@ import type { Segments } from "../log/segments.ts";
 import type { LogWriter } from "../log/writer.ts";
 import { blockBytes } from "../units.ts";
 import type { Kernels } from "../wasm/kernels.ts";
+import type { Bypassed } from "./bypass.ts";
 import type { Foreground } from "./foreground.ts";
 import type { RangeLocks } from "./locks.ts";
 import type { Statistics } from "./statistics.ts";
@@ -34,6 +35,8 @@ export interface Core {
   /** Absent when the cache was opened read-only. */
   readonly writer: LogWriter | undefined;
   readonly locks: RangeLocks;
+  /** What has gone past the log. */
+  readonly bypassed: Bypassed;
   readonly clock: Clock;
   readonly tunables: Tunables;
   readonly statistics: Statistics;

@@ -26,6 +26,7 @@ import { blockBytes, mib } from "../units.ts";
 import { Kernels } from "../wasm/kernels.ts";
 import type { MemoryPlan } from "../wasm/memory_map.ts";
 import { stagingBlocksOf } from "./batch.ts";
+import { Bypassed } from "./bypass.ts";
 import { type Cache, cacheSeam } from "./cache.ts";
 import type { Core } from "./core.ts";
 import { Foreground } from "./foreground.ts";
@@ -207,6 +208,7 @@ async function open(options: EngineOptions, device: BlockDevice, backing: BlockD
     versions,
     foreground: new Foreground(backing, options.clock ?? systemClock),
     locks: new RangeLocks(),
+    bypassed: new Bypassed({ kernels, versions, backing }),
     clock: options.clock ?? systemClock,
     tunables: { ...defaultTunables, ...options.tunables },
     statistics: new Statistics(),

@@ -67,6 +67,8 @@ export class ReadSlots implements TransferEnd {
   readonly #deviceBytes = new Int32Array(slotsMax);
   readonly #skip = new Int32Array(slotsMax);
   readonly #length = new Int32Array(slotsMax);
+  /** Failed syncs of what has gone past the log, when a read of the backing began. */
+  readonly #failures = new Int32Array(slotsMax);
   readonly #tag = new Int32Array(slotsMax);
   readonly #to: (ReadEnd | null)[] = new Array(slotsMax).fill(null);
 
@@ -157,6 +159,7 @@ export class ReadSlots implements TransferEnd {
       return false;
     }
     this.#segment[place] = noSegment;
+    this.#failures[place] = this.#core.bypassed.failures;
     this.#begun(free, place, bytes, offset - start, length, to, tag);
     return true;
   }
@@ -187,7 +190,7 @@ export class ReadSlots implements TransferEnd {
 
   /** The devices' part; not to be called. */
   transferred(result: number, place: number): boolean {
-    const { kernels, segments, statistics } = this.#core;
+    const { kernels, segments, statistics, bypassed } = this.#core;
     const pointer = this.#pointer(place);
     const segment = this.#segment[place]!;
     const length = this.#length[place]!;
@@ -197,7 +200,7 @@ export class ReadSlots implements TransferEnd {
     if (segment !== noSegment) {
       good = good && this.#verify(place, pointer, result);
       if (--segments.pins[segment]! === 0 && this.#room !== undefined) settled = this.#room.wake();
-    }
+    } else if (this.#failures[place] !== bypassed.failures) good = false;
     if (good) {
       const blocks = Math.ceil((skip + length) / blockBytes);
       if (segment === noSegment) statistics.readMissBlocks += blocks;

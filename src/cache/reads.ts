@@ -154,6 +154,21 @@ export class Reads {
   }
 
   async #readBacking(offset: number, into: Uint8Array<ArrayBuffer>): Promise<void> {
+    const { bypassed } = this.#core;
+    const { failures } = bypassed;
+    await this.#readSectors(offset, into);
+    if (bypassed.failures !== failures) this.#refuseLost(offset, offset + into.length);
+  }
+
+  /** The backing may have dropped what went past the log, while it was read. */
+  #refuseLost(offset: number, end: number): void {
+    const { poison } = this.#core.versions;
+    for (let block = Math.floor(offset / blockBytes); block * blockBytes < end; block++) {
+      if (poison.mask(block) !== 0) throw lostError(block);
+    }
+  }
+
+  async #readSectors(offset: number, into: Uint8Array<ArrayBuffer>): Promise<void> {
     const { foreground } = this.#core;
     const from = roundDown(offset, sectorBytes);
     const to = roundUp(offset + into.length, sectorBytes);
@@ -230,6 +245,7 @@ export class Reads {
     if (current && !versions.isLive(block)) {
       // Clean: the backing has the same content, durably, and all other sectors besides.
       kernels.indexRemove(block);
+      versions.touched.add(block, block + 1, this.#core.writer?.openSequence ?? 0);
       bytes.fill(0);
       return await backing.read(block * blockBytes, bytes.subarray(0, blockLength(this.#core, block)));
     }

@@ -61,6 +61,8 @@ export class Statistics {
   backingSyncs = 0;
   /** Blocks copied from the log's tail to its head. */
   copiedBlocks = 0;
+  /** Blocks that went past the log. */
+  bypassedBlocks = 0;
   /** Losses that no record in the log tells of yet. */
   unrecordedLosses = 0;
   readonly flushLatency: Latency = new Latency();

@@ -83,9 +83,17 @@ export interface CacheStatus {
   bytes: { read: number; written: number; log: number; writeback: number };
   /**
    * Blocks that reads found in RAM or log, those for which they asked the backing device, those overwritten before they
-   * reached the log, those written back, and those copied from the log's old end to its new one.
+   * reached the log, those written back, those copied from the log's old end to its new one, and those of large sequential
+   * writes that went past the log.
    */
-  blocks: { readHit: number; readMiss: number; overwritten: number; writtenBack: number; copied: number };
+  blocks: {
+    readHit: number;
+    readMiss: number;
+    overwritten: number;
+    writtenBack: number;
+    copied: number;
+    bypassed: number;
+  };
   /** Records written, device writes and syncs for them, and how many flushes one sync served on average. */
   log: { records: number; writes: number; syncs: number; flushesPerSync: number };
   /** What carries dirty blocks to the backing device. */
@@ -176,6 +184,7 @@ export function makeStatus(
       overwritten: statistics.overwrittenBlocks,
       writtenBack: statistics.writtenBackBlocks,
       copied: statistics.copiedBlocks,
+      bypassed: statistics.bypassedBlocks,
     },
     log: {
       records: log.records,

@@ -76,6 +76,12 @@ export class Sweep {
       (this.#underWay.size === 0 && this.#loading === 0 && (this.#dry || !this.#enabled));
   }
 
+  /** Whether a write of a block of [start, end) is under way, or about to be. */
+  isUnderWay(start: number, end: number): boolean {
+    for (const block of this.#underWay) if (block >= start && block < end) return true;
+    return false;
+  }
+
   /** Goes on, with a clean slate of failures; what is under way stays so. */
   beginRound(): void {
     this.#failedNow.clear();

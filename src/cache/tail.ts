@@ -69,6 +69,7 @@ export class Tail {
     else return false;
     if (position.sequence <= this.#store.current.tail.sequence) return false;
     await this.#store.write({ tail: position });
+    versions.touched.passed(position.sequence);
     this.#segment = segment;
     for (let passed = start; passed !== segment; passed = segments.after(passed)) {
       versions.forgetSegment(passed);

@@ -5,6 +5,7 @@
  */
 
 import { UsageError } from "../errors.ts";
+import { blockBytes, parseSize, tib } from "../units.ts";
 
 /** The settings, by the names that the command line spells with underscores. */
 export interface Tunables {
@@ -27,6 +28,12 @@ export interface Tunables {
    * less to the cache device and makes a full cache slower.
    */
   copyForward: number;
+  /**
+   * Bytes that a sequential stream of writes must have carried before what follows goes straight to the backing device, past
+   * the log, where the log holds nothing of the same place: a flush then waits for a sync of the backing device, too.
+   * 4096 to 2^40, 0 for never, by default 0.
+   */
+  bypassSequential: number;
   /** Seconds between flushes that the engine does by itself: 1 to 3600, 0 for none, by default 0. */
   flushInterval: number;
   /**
@@ -42,6 +49,7 @@ export const defaultTunables: Readonly<Tunables> = {
   writebackThreshold: 100,
   writebackBatch: 256,
   copyForward: 60,
+  bypassSequential: 0,
   flushInterval: 0,
   fullTimeout: 30,
 };
@@ -49,11 +57,15 @@ export const defaultTunables: Readonly<Tunables> = {
 /** The largest batch: as much as one request to the backing may carry, 1 MiB. */
 export const writebackBatchMax = 256;
 
-/** `orZero`: 0 switches it off. */
-const numeric: Record<string, { key: keyof Tunables; min: number; max: number; orZero?: true }> = {
+/** `orZero`: 0 switches it off. `isSize`: bytes, which may have a unit. */
+const numeric: Record<
+  string,
+  { key: keyof Tunables; min: number; max: number; orZero?: true; isSize?: true }
+> = {
   writeback_threshold: { key: "writebackThreshold", min: 0, max: 100 },
   writeback_batch: { key: "writebackBatch", min: 1, max: writebackBatchMax },
   copy_forward: { key: "copyForward", min: 10, max: 90, orZero: true },
+  bypass_sequential: { key: "bypassSequential", min: blockBytes, max: tib, orZero: true, isSize: true },
   flush_interval: { key: "flushInterval", min: 1, max: 3600, orZero: true },
   full_timeout: { key: "fullTimeout", min: 1, max: 86400 },
 };
@@ -73,13 +85,13 @@ export function parseTunable(text: string): Partial<Tunables> {
       }`,
     );
   }
-  const number = Number(value);
+  const number = rule.isSize ? parseSize(value) ?? NaN : Number(value);
   const isInRange = (number >= rule.min && number <= rule.max) || (rule.orZero === true && number === 0);
   if (value.trim() === "" || !Number.isInteger(number) || !isInRange) {
     throw new UsageError(
-      `Cannot set ${key} to "${value}": expected ${
-        rule.orZero ? "0, or " : ""
-      }a whole number from ${rule.min} to ${rule.max}`,
+      `Cannot set ${key} to "${value}": expected ${rule.orZero ? "0, or " : ""}a ${
+        rule.isSize ? "size" : "whole number"
+      } from ${rule.min} to ${rule.max}`,
     );
   }
   return { [rule.key]: number };

@@ -23,6 +23,7 @@ import { fullMask } from "../units.ts";
 import { type Kernels, noSlot } from "../wasm/kernels.ts";
 import { BlockSet } from "./block_set.ts";
 import { Poison } from "./poison.ts";
+import { Touched } from "./touched.ts";
 
 /** The newest version of every block. */
 export class Versions {
@@ -32,6 +33,8 @@ export class Versions {
   readonly poison: Poison;
   /** What the replay found lost and no poisoned entry in the log says: it would be forgotten with the gap. */
   readonly unrecorded: Poison;
+  /** What records touch without an entry in the index. */
+  readonly touched: Touched = new Touched();
   /** Zero-dirty blocks that must stay provisioned on the backing (NBD's NO_HOLE). */
   readonly provisioned: BlockSet;
   /** Highest sequence that superseded a zeroed block, or healed a poisoned one. */
@@ -98,6 +101,7 @@ export class Versions {
   ): void {
     const { kernels, segments } = this;
     const { start, end } = range;
+    this.touched.add(start, end, sequence);
     this.#forget(start, end, sequence);
     if (this.poison.any && this.poison.healRange(start, end)) this.rangeSupersededBy = sequence;
     if (this.unrecorded.any) this.unrecorded.healRange(start, end);
@@ -117,6 +121,7 @@ export class Versions {
   putPoison(range: { start: number; end: number; headerSlot: number }, mask: number, sequence: number): void {
     const { segments } = this;
     const { start, end } = range;
+    this.touched.add(start, end, sequence);
     this.losePart(start, end, mask, sequence);
     // Only these sectors are recorded by that: of a block that a lost record may have held, the others still are not.
     if (mask === fullMask) this.unrecorded.healRange(start, end);

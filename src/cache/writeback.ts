@@ -120,7 +120,7 @@ export class WriteBack {
     this.#changed = new Signal(core.clock);
     this.#sync = new BackingSync(core);
     this.#sweep = new Sweep(core, writer, this.#sync, this.#changed);
-    this.#zeroing = new Zeroing(core, writer);
+    this.#zeroing = new Zeroing(core, writer, this.#sync);
     this.#copyForward = new CopyForward(core, writer, room, this.#sweep);
     this.#pace = new Pace(core, writer, this.#sweep);
     this.#lastClientMs = core.clock.monotonicMs();
@@ -156,6 +156,15 @@ export class WriteBack {
     await this.#sweep.quiesce();
   }
 
+  /** What is under way to the backing, for who goes past the log. */
+  get backing(): { sync: BackingSync; isUnderWay(start: number, end: number): boolean } {
+    const [sweep, zeroing] = [this.#sweep, this.#zeroing];
+    return {
+      sync: this.#sync,
+      isUnderWay: (start, end) => sweep.isUnderWay(start, end) || zeroing.isUnderWay(start, end),
+    };
+  }
+
   /** A writer waits for log space. */
   needSpace(): void {
     this.#spaceNeeded = true;
@@ -188,7 +197,7 @@ export class WriteBack {
       for (let idlePasses = 0;;) {
         onProgress?.(Math.max(0, total - this.dirtyBlocks), total);
         if (this.#writer.failure) throw this.#writer.failure;
-        if (this.dirtyBlocks === 0 && kernels.written.count === 0 && kernels.syncing.count === 0) {
+        if (this.dirtyBlocks === 0 && !this.#sync.wanted && kernels.syncing.count === 0) {
           if (this.#holdsTail()) return;
           if (!this.#writer.openHasEntries && this.#tail.sequence > this.#writer.sealedSequence) return;
           // What is lost must stay in the log, so the tail cannot come to the head.
@@ -290,10 +299,10 @@ export class WriteBack {
   #wanted(): boolean {
     if (this.#writer.failure) return false;
     if (this.#draining > 0 || this.#spaceNeeded || this.#pace.holds) return true;
-    const { kernels, tunables, clock, statistics, foreground } = this.#core;
+    const { tunables, clock, statistics, foreground } = this.#core;
     if (tunables.writeback === "off") return false;
     if (this.#isTight) return true;
-    if (this.dirtyBlocks === 0 && kernels.written.count === 0) return false;
+    if (this.dirtyBlocks === 0 && !this.#sync.wanted) return false;
     const isPressing = this.dirtyBlocks > busyShare * this.#pace.dirtyMax;
     if (!isPressing && foreground.busyPercent > tunables.writebackThreshold) return false;
     if (tunables.writeback === "on") return true;
@@ -373,11 +382,10 @@ export class WriteBack {
 
   /** Syncs the backing and moves the tail, as far as that is wanted. Tells whether the tail moved. */
   async #follow(eager: boolean): Promise<boolean> {
-    const { kernels } = this.#core;
     const idle = this.dirtyBlocks === 0;
     const tight = this.#isTight;
     if ((tight || this.#spaceNeeded) && !this.#holdsTail()) await this.#copy();
-    if (kernels.written.count > 0) {
+    if (this.#sync.wanted) {
       await this.#sync.run();
       this.#sweep.pump();
     }
@@ -435,6 +443,6 @@ export class WriteBack {
 
   /** The last backing sync before a clean close. */
   async settle(): Promise<void> {
-    if (this.#core.kernels.written.count > 0) await this.#sync.run();
+    if (this.#sync.wanted) await this.#sync.run();
   }
 }

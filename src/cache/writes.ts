@@ -15,6 +15,7 @@ import { entryKind, recordDataMax } from "../log/layout.ts";
 import type { LogWriter } from "../log/writer.ts";
 import { blockBytes, fullMask } from "../units.ts";
 import { noSlot } from "../wasm/kernels.ts";
+import type { Bypass } from "./bypass.ts";
 import { blockLength, checkRange, type Core, sectorsTouched } from "./core.ts";
 import { copySectors, lostError, type Reads } from "./reads.ts";
 import type { Room } from "./room.ts";
@@ -34,12 +35,14 @@ export class Writes {
   readonly #writer: LogWriter;
   readonly #reads: Reads;
   readonly #room: Room;
+  readonly #bypass: Bypass;
 
-  constructor(core: Core, writer: LogWriter, reads: Reads, room: Room) {
+  constructor(core: Core, writer: LogWriter, reads: Reads, room: Room, bypass: Bypass) {
     this.#core = core;
     this.#writer = writer;
     this.#reads = reads;
     this.#room = room;
+    this.#bypass = bypass;
   }
 
   // ---- hot path ----
@@ -53,6 +56,7 @@ export class Writes {
     const first = Math.floor(offset / blockBytes);
     const last = Math.floor((end - 1) / blockBytes);
     if (locks.any && locks.overlaps(first, last)) return false;
+    if (this.#bypass.wants(offset, length)) return false;
     if (!this.#writer.canTake(last - first + 1)) return false;
     if (!this.#edgeIsReady(first, offset, end) || (last > first && !this.#edgeIsReady(last, offset, end))) {
       return false;
@@ -188,14 +192,29 @@ export class Writes {
     if (!this.now(offset, bytes, 0, bytes.length)) {
       this.#core.statistics.writeRequests++;
       this.#core.statistics.writtenBytes += bytes.length;
-      if (bytes.length > 0) await this.#locked(offset, bytes.length, () => this.#writeSlowly(offset, bytes));
+      if (bytes.length > 0) await this.#locked(offset, bytes.length, () => this.#writeLocked(offset, bytes));
     }
     if (options.fua) await this.flush();
   }
 
+  async #writeLocked(offset: number, bytes: Uint8Array): Promise<void> {
+    if (this.#bypass.wants(offset, bytes.length)) {
+      const byLog = (at: number, part: Uint8Array) => this.#writeSlowly(at, part);
+      if (await this.#bypass.write(offset, bytes, byLog)) return;
+    }
+    await this.#writeSlowly(offset, bytes);
+  }
+
   /** Everything that has been put is durable when this resolves. For the engine itself: no client asked. */
   durable(): Promise<void> {
-    return this.#writer.makeDurable(this.#writer.lastPutSequence);
+    const log = this.#writer.makeDurable(this.#writer.lastPutSequence);
+    return this.#core.bypassed.outstanding === 0 ? log : this.#both(log, this.#bypass.durable());
+  }
+
+  async #both(...parts: Promise<void>[]): Promise<void> {
+    for (const result of await Promise.allSettled(parts)) {
+      if (result.status === "rejected") throw result.reason;
+    }
   }
 
   async #locked(offset: number, length: number, action: () => Promise<void>): Promise<void> {

@@ -9,6 +9,7 @@
 
 import type { LogWriter } from "../log/writer.ts";
 import { blockBytes } from "../units.ts";
+import type { BackingSync } from "./backing_sync.ts";
 import type { Core } from "./core.ts";
 import { without } from "./extents.ts";
 
@@ -21,14 +22,24 @@ const zeroRequestsMax = 256;
 export class Zeroing {
   readonly #core: Core;
   readonly #writer: LogWriter;
+  readonly #sync: BackingSync;
+  /** What is being zeroed. */
+  #start = 0;
+  #end = 0;
   /** Failures in a row. */
   failures = 0;
   /** Called when a range has arrived. */
   onProgress: () => void = () => {};
 
-  constructor(core: Core, writer: LogWriter) {
+  constructor(core: Core, writer: LogWriter, sync: BackingSync) {
     this.#core = core;
     this.#writer = writer;
+    this.#sync = sync;
+  }
+
+  /** Whether a block of [start, end) is being zeroed. */
+  isUnderWay(start: number, end: number): boolean {
+    return this.#start < end && start < this.#end;
   }
 
   /** Applies zero-dirty runs, as many as one pass may; tells whether there were any. */
@@ -63,15 +74,21 @@ export class Zeroing {
     const length = Math.min(end * blockBytes, sizeBytes) - offset;
     this.failures++;
     const newRanges: { start: number; end: number }[] = versions.newRanges = [];
+    const syncFailures = this.#sync.failures;
+    this.#start = start;
+    this.#end = end;
     try {
       await backing.zero(offset, length, { keepAllocated });
     } finally {
+      this.#end = 0;
       versions.newRanges = undefined;
       // Even a failed call may have zeroed something.
       kernels.written.setRange(start, end);
     }
     this.failures = 0;
     statistics.writebackRequests++;
+    // A client's flush may sync beside this; what that dropped is zeroed again.
+    if (this.#sync.failures !== syncFailures) return;
     this.onProgress();
     // A newer version of a block has cleared its bit meanwhile, and a newer range must be applied by itself; the others are
     // zero on the backing now.

@@ -118,11 +118,11 @@ export class Durability {
     return new Promise((resolve) => this.#watchers.push(resolve));
   }
 
-  /** Ends the log: nothing more is accepted. */
-  fail(error: unknown): void {
+  /** Ends the log: nothing more is accepted. `told`: what to tell, if it is not the cache device that failed. */
+  fail(error: unknown, told?: DeviceError): void {
     if (!this.#failure) {
       const cause = error instanceof Error ? error.message : String(error);
-      this.#failure = new DeviceError(
+      this.#failure = told ?? new DeviceError(
         "EIO",
         `The cache device ${this.#device.name} failed a log write or sync (${cause}): nothing more is accepted, reads ` +
           `go on, and what was flushed before is safe; restart to see what is really on the device`,

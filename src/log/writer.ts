@@ -400,8 +400,8 @@ export class LogWriter {
   }
 
   /** Fails the log from outside: a superblock could not be written, or the engine found a mistake of its own. */
-  fail(error: unknown): void {
-    this.#durability.fail(error);
+  fail(error: unknown, told?: DeviceError): void {
+    this.#durability.fail(error, told);
   }
 
   /**

@@ -38,6 +38,7 @@ export class Coverage {
     this.count("requests", requests.read + requests.write + requests.flush + requests.trim + requests.zero);
     this.count("blocks written back", blocks.writtenBack);
     this.count("blocks overwritten in place", blocks.overwritten);
+    this.count("blocks past the log", blocks.bypassed);
     if (cache.freeSegments <= 2) this.count("lives ended with a full log");
   }
 

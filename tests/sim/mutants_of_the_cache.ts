@@ -14,6 +14,7 @@ const backingSync = "src/cache/backing_sync.ts";
 const sweep = "src/cache/sweep.ts";
 const batch = "src/cache/batch.ts";
 const versions = "src/cache/versions.ts";
+const bypass = "src/cache/bypass.ts";
 
 /** See {@linkcode Mutant}. */
 export const mutantsOfTheCache: readonly Mutant[] = [
@@ -148,6 +149,58 @@ export const mutantsOfTheCache: readonly Mutant[] = [
     edits: [
       { file: reads, find: "if (!kernels.zeroDirty.test(block)) return false;", replace: "return false;" },
       { file: reads, find: "if (kernels.zeroDirty.test(block)) {", replace: "if (slot !== noSlot) {" },
+    ],
+  },
+  {
+    name: "bypass-of-what-the-log-holds",
+    rule: 8,
+    why: "a block is written past an older version in the log, which a crash replays over it",
+    edits: [{ file: bypass, find: "if (kernels.indexGet(block) !== noSlot) return false;", replace: "" }],
+  },
+  {
+    name: "bypass-of-a-settled-range",
+    rule: 8,
+    why:
+      "a block is written past a trim that is applied and synced, but still in the log: a crash replays it",
+    edits: [{
+      file: bypass,
+      find: "if (this.#writer.failure || versions.touched.any(start, end)) return false;",
+      replace: "if (this.#writer.failure) return false;",
+    }],
+  },
+  {
+    name: "bypass-takes-no-lock",
+    rule: 8,
+    why: "a write of the same blocks overtakes one that is on its way past the log",
+    edits: [{
+      file: writes,
+      find:
+        "      if (bytes.length > 0) await this.#locked(offset, bytes.length, () => this.#writeLocked(offset, bytes));",
+      replace: "      if (bytes.length > 0) await this.#writeLocked(offset, bytes);",
+    }],
+  },
+  {
+    name: "flush-forgets-what-went-past",
+    rule: 8,
+    why: "a flush syncs the log alone, and the backing loses what went past it",
+    edits: [{
+      file: writes,
+      find: "return this.#core.bypassed.outstanding === 0 ? log",
+      replace: "return this.#core.bypassed.outstanding >= 0 ? log",
+    }],
+  },
+  {
+    name: "failed-sync-of-what-went-past-is-success",
+    rule: 8,
+    world: "faulty",
+    why: "the backing drops what went past the log at a failed sync, and a flush says that all is well",
+    edits: [
+      { file: backingSync, find: "if (lost) this.#core.writer?.fail(lost, lost);", replace: "" },
+      {
+        file: bypass,
+        find: "      await this.#backing.sync.coverBypassed();",
+        replace: "      await this.#backing.sync.coverBypassed().catch(() => {});",
+      },
     ],
   },
   {

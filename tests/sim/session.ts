@@ -27,6 +27,8 @@ export class Session {
   readonly #pending = new Map<number, number>();
   /** Clients still at work. */
   active = 0;
+  /** Where the stream of writes goes on, in cells. */
+  #streamAt = 0;
   stopping = false;
   closing = false;
 
@@ -121,6 +123,16 @@ export class Session {
     return { first, end: Math.min(first + length, cellCount) };
   }
 
+  /** The next cells of the stream that clients write together, whole blocks. */
+  #drawStream(): { first: number; end: number } {
+    const { random, oracle, shape } = this.#world;
+    const first = this.#streamAt;
+    const length = oracle.cellOf(8) * (1 + random.below(shape.requestBlocksMax + 1));
+    const end = Math.min(first + length, oracle.cellCount);
+    this.#streamAt = end === oracle.cellCount ? 0 : end;
+    return { first, end };
+  }
+
   #request(kind: RequestKind, number: number): Promise<void> {
     const { random } = this.#world;
     const fua = random.chance(0.08);
@@ -153,8 +165,9 @@ export class Session {
   }
 
   async #write(number: number, fua: boolean): Promise<void> {
-    const { oracle, random } = this.#world;
-    const { first, end } = this.#drawRange();
+    const { oracle, random, shape } = this.#world;
+    const isStream = shape.streams > 0 && random.chance(shape.streams);
+    const { first, end } = isStream ? this.#drawStream() : this.#drawRange();
     const version = oracle.ask(first, end, false);
     const bytes = oracle.content(version.id, first, end);
     const offset = oracle.offsetOf(first);

@@ -24,9 +24,16 @@ for (const faulty of [false, true]) {
           `--world-crashes ${crashes}`,
       );
     }
-    for (const name of ["laps", "kills", "clean closes", "opened with kept records", "drains compared"]) {
-      assertGreater(coverage.counts.get(name) ?? 0, 0, name);
-    }
+    for (
+      const name of [
+        "laps",
+        "kills",
+        "clean closes",
+        "opened with kept records",
+        "drains compared",
+        "blocks past the log",
+      ]
+    ) assertGreater(coverage.counts.get(name) ?? 0, 0, name);
   });
 }
 

@@ -24,6 +24,7 @@ import { Session } from "./session.ts";
 import { checkDrained, checkRecovery } from "./recovery_check.ts";
 import { settled, WorldEnd } from "./settled.ts";
 import { bend, type Habits } from "./profiles.ts";
+import { drawFeatures, type Features, featureTunables } from "./features.ts";
 import { drawShape, type Shape } from "./shape.ts";
 import { SimClock } from "./sim_clock.ts";
 import { EventDisk } from "./event_disk.ts";
@@ -54,7 +55,7 @@ export interface WorldResult {
 /** A world. */
 export class World {
   readonly seed: number;
-  readonly shape: Shape & Habits;
+  readonly shape: Shape & Habits & Features;
   readonly coverage: Coverage;
   readonly trace: string[] | undefined;
   readonly #random: SeededRandom;
@@ -89,7 +90,8 @@ export class World {
     this.trace = trace;
     this.#random = new SeededRandom(seed);
     for (let i = 0; i < 8; i++) this.#random.next();
-    this.shape = bend(drawShape(this.#random, faulty, light), this.#random);
+    const bent = bend(drawShape(this.#random, faulty, light), this.#random);
+    this.shape = { ...bent, ...drawFeatures(seed) };
     const { backingBytes, segmentBlocks, segmentCount } = this.shape;
     this.#oracle = new Oracle(backingBytes, this.shape.odd);
     this.#cacheMedium = new Medium(mib + segmentBlocks * segmentCount * blockBytes, "cache");
@@ -310,7 +312,7 @@ export class World {
     const options: EngineOptions = {
       cache: this.#disk(this.#cacheMedium),
       backing: this.#disk(this.#backingMedium),
-      tunables: this.shape.tunables,
+      tunables: { ...this.shape.tunables, ...featureTunables(this.shape, this.#faults?.trouble) },
       clock: this.#clock,
       random: this.#random.fill,
       bufferCount: this.shape.bufferCount,
@@ -405,8 +407,7 @@ export class World {
     }
     const excuse = (cell: number) => lost.has(Math.floor(this.#oracle.offsetOf(cell) / sectorBytes));
     this.#oracle.checkCopy("after a drain the backing durably holds", bytes, excuse);
-    if (error) return await this.#probe(session);
-    checkDrained(cache);
+    if (!error) checkDrained(cache);
     return await this.#probe(session);
   }
 
