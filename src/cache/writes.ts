@@ -192,17 +192,19 @@ export class Writes {
     if (!this.now(offset, bytes, 0, bytes.length)) {
       this.#core.statistics.writeRequests++;
       this.#core.statistics.writtenBytes += bytes.length;
-      if (bytes.length > 0) await this.#locked(offset, bytes.length, () => this.#writeLocked(offset, bytes));
+      if (bytes.length > 0) await this.#writeWaiting(offset, bytes);
     }
     if (options.fua) await this.flush();
   }
 
-  async #writeLocked(offset: number, bytes: Uint8Array): Promise<void> {
-    if (this.#bypass.wants(offset, bytes.length)) {
+  async #writeWaiting(offset: number, bytes: Uint8Array): Promise<void> {
+    // Asked before any wait: others of the stream may come meanwhile.
+    const isPast = this.#bypass.wants(offset, bytes.length);
+    await this.#locked(offset, bytes.length, async () => {
       const byLog = (at: number, part: Uint8Array) => this.#writeSlowly(at, part);
-      if (await this.#bypass.write(offset, bytes, byLog)) return;
-    }
-    await this.#writeSlowly(offset, bytes);
+      if (isPast && await this.#bypass.write(offset, bytes, byLog)) return;
+      await this.#writeSlowly(offset, bytes);
+    });
   }
 
   /** Everything that has been put is durable when this resolves. For the engine itself: no client asked. */

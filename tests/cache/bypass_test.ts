@@ -167,3 +167,15 @@ Deno.test("bypass: small requests, and those that are no stream, take the log", 
   assert(cache.status().blocks.bypassed >= 5 * 16);
   await m.run(cache.close());
 });
+
+Deno.test("bypass: a stream whose requests are under way together is one still", async () => {
+  const m = new Machine({ backingBytes: 8 * mib });
+  await m.format();
+  const cache = await m.open({ tunables: { bypassSequential: 256 * 1024, writeback: "on" } });
+  const writes = Array.from({ length: 64 }, (_, i) => cache.write(i * 16 * blockBytes, bytesOf(i + 1, 16)));
+  await m.run(Promise.all(writes));
+  // 256 KiB tell that it is one: at most 4 requests of 64 KiB.
+  assert(cache.status().blocks.bypassed >= 60 * 16, `${cache.status().blocks.bypassed}`);
+  assertEquals(await readBlock(m, cache, 1000), 63);
+  await m.run(cache.close());
+});

@@ -174,9 +174,10 @@ export const mutantsOfTheCache: readonly Mutant[] = [
     why: "a write of the same blocks overtakes one that is on its way past the log",
     edits: [{
       file: writes,
-      find:
-        "      if (bytes.length > 0) await this.#locked(offset, bytes.length, () => this.#writeLocked(offset, bytes));",
-      replace: "      if (bytes.length > 0) await this.#writeLocked(offset, bytes);",
+      find: "    await this.#locked(offset, bytes.length, async () => {\n      const byLog",
+      replace:
+        "    if (isPast && await this.#bypass.write(offset, bytes, (at, part) => this.#writeSlowly(at, part))) return;\n" +
+        "    await this.#locked(offset, bytes.length, async () => {\n      const byLog",
     }],
   },
   {
@@ -246,8 +247,8 @@ export const mutantsOfTheCache: readonly Mutant[] = [
       },
       {
         file: "src/log/writer.ts",
-        find: "this.freeSegments > segmentsReserved",
-        replace: "this.freeSegments > 0",
+        find: "this.freeSegments < segmentsReserved + taken",
+        replace: "this.freeSegments < taken",
       },
     ],
   },
