@@ -28,6 +28,8 @@ export interface EngineHost {
   tune(settings: Partial<Tunables>): Promise<Tunables>;
   drain(onProgress: OnProgress): Promise<DrainReport>;
   detach(verify: boolean, onProgress: OnProgress): Promise<DrainReport>;
+  /** Resolves when no client is connected; never where it cannot be told. */
+  idle(): Promise<void>;
   /** Closes the server first and then the cache. */
   close(): Promise<void>;
 }
@@ -50,10 +52,10 @@ export async function startEngine(
   const needed = needsPortable(options);
   if (needed !== undefined) {
     if (choice !== "ring") {
-      return await startPortable(options, events, `io_uring's sockets cannot do ${needed}`);
+      return await startPortable(options, events, `the ring cannot do ${needed}`);
     }
     throw new RefusedError(
-      `Cannot use --io ring with ${needed}: its sockets cannot do that; use --io auto or --io portable`,
+      `Cannot use --io ring with ${needed}: it cannot do that; use --io auto or --io portable`,
     );
   }
   const probe = probeHere();
@@ -74,7 +76,8 @@ export async function startEngine(
 }
 
 /** What is asked for that only the portable backend can do. */
-function needsPortable({ tls, backing }: HostOptions): string | undefined {
+function needsPortable({ tls, backing, standardStreams }: HostOptions): string | undefined {
+  if (standardStreams) return "standard input and output (--stdio)";
   if (tls !== undefined) return "TLS (--tls)";
   return isNbdUri(backing) && parseNbdUri(backing).tls ? "TLS (--backing nbds)" : undefined;
 }
@@ -92,6 +95,7 @@ async function startRing(options: HostOptions, events: HostEvents, ioReason: str
     tune: (settings) => host.tune(settings),
     drain: (onProgress) => host.drain(onProgress),
     detach: (verify, onProgress) => host.detach(verify, onProgress),
+    idle: () => new Promise(() => {}),
     close: () => host.close(),
   };
 }
@@ -114,12 +118,14 @@ async function startPortable(
   events: HostEvents,
   ioReason: string,
 ): Promise<EngineHost> {
-  const { listen, exportName, description, limits, tls, ...cacheOptions } = options;
+  const { listen, sockets, standardStreams, exportName, description, limits, tls, ...cacheOptions } = options;
   const { warn = () => {}, onProgress = () => {} } = events;
   const cache = await openCache({ ...cacheOptions, warn, onProgress });
   const { readOnly } = options;
   const served = await ServedCache.start(cache, {
     listen,
+    sockets,
+    standardStreams,
     exportName,
     description,
     readOnly,
@@ -141,6 +147,7 @@ async function startPortable(
     tune: async (settings) => served.tune(settings),
     drain: (onProgress) => served.drain(onProgress),
     detach: (verify, onProgress) => served.detach(verify, onProgress),
+    idle: () => served.server.idle(),
     close: () => served.close(),
   };
 }

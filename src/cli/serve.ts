@@ -53,7 +53,14 @@ export const serve: Command = {
       value: "URI",
       repeatable: true,
       standard: listenStandard,
-      summary: "nbd://HOST:PORT or nbd+unix:///?socket=PATH",
+      summary:
+        "nbd://HOST:PORT or nbd+unix:///?socket=PATH; by default no address where a socket was passed or --stdio is given",
+    },
+    {
+      name: "stdio",
+      kind: "flag",
+      summary:
+        "serve one client on standard input and output, and end when it leaves; nothing else is printed there",
     },
     { name: "export", kind: "text", value: "NAME", standard: '""', summary: "the name of the export" },
     { name: "read-only", kind: "flag", summary: "refuse writes; neither device is written to for a client" },
@@ -167,6 +174,10 @@ export const serve: Command = {
       says: "serves it for as long as one command runs",
     },
     {
+      line: "nbdinfo [ nbdboost serve --cache c.nbb --backing disk.img ]",
+      says: "is started by its client, which passes a socket (LISTEN_FDS), as systemd does",
+    },
+    {
       line: "nbdboost serve --config /etc/nbdboost.toml",
       says:
         "serves every [[export]] of the file: name, cache, backing, description, read-only, set = { KEY = VALUE }",
@@ -228,11 +239,14 @@ async function runServe(options: Options, caller: Output): Promise<number> {
         const { io, ioReason } = engine ??
           { io: "portable", ioReason: "it serves several exports in one process" };
         log.tell("info", `I/O backend: ${io} (${ioReason})`);
-        for (const uri of host.uris) output.line(`listening on ${uri}`);
-        output.line("ready");
+        if (!plan.standardStreams) {
+          for (const uri of host.uris) output.line(`listening on ${uri}`);
+          output.line("ready");
+        }
         notifier.tell("READY=1", `STATUS=serving ${host.uris.join(" ")}`);
         return await Promise.race([
           untilStopped(stop, options.text("run"), host.uris[0] ?? ""),
+          plan.standardStreams ? host.idle().then(() => exitCode.done) : never,
           detached,
           lost,
         ]);

@@ -7,12 +7,14 @@
  * @module
  */
 
-import { type Cache, openCache, type RecoveryReport, serve, type ServeOptions } from "./engine.ts";
-import type { ServeConfig } from "./serve_config.ts";
+import { type Cache, openCache, type RecoveryReport, serve } from "./engine.ts";
+import type { ServePlan } from "./serve_plan.ts";
 
 /** Caches that are being served. */
 export interface ManyServed {
   readonly uris: readonly string[];
+  /** Resolves when no client is connected. */
+  idle(): Promise<void>;
   /** Closes the server first and then the caches. */
   close(): Promise<void>;
 }
@@ -25,24 +27,24 @@ export interface ManyEvents {
   onOpened(name: string, recovery: RecoveryReport): void;
 }
 
-/** Opens every cache of `config` and serves them all. */
+/** Opens every cache of `plan` and serves them all. */
 export async function serveMany(
-  config: ServeConfig,
-  tls: ServeOptions["tls"],
+  plan: ServePlan,
   events: ManyEvents,
 ): Promise<ManyServed> {
   const caches: Cache[] = [];
   try {
     const exports = [];
-    for (const { name, description, cache, backing, ...options } of config.exports) {
+    for (const { name, description, cache, backing, ...options } of plan.exports) {
       const warn = (message: string) => events.warn(`export "${name}": ${message}`);
       const opened = await openCache({ cache, backing, ...options, warn, onProgress: events.onProgress });
       caches.push(opened);
       events.onOpened(name, opened.recovery);
       exports.push({ name, description, readOnly: options.readOnly, volume: opened });
     }
-    const { listen, limits } = config;
-    const server = await serve(exports, { listen, limits, tls, warn: events.warn });
+    const { listen, sockets, standardStreams, limits, tls } = plan;
+    const { warn } = events;
+    const server = await serve(exports, { listen, sockets, standardStreams, limits, tls, warn });
     const close = async () => {
       try {
         await server.close();
@@ -50,7 +52,7 @@ export async function serveMany(
         await closeAll(caches);
       }
     };
-    return { uris: server.uris, close };
+    return { uris: server.uris, idle: () => server.idle(), close };
   } catch (error) {
     await closeAll(caches).catch((failure) => events.warn(`while closing: ${failure.message}`));
     throw error;

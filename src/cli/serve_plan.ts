@@ -7,7 +7,7 @@
 
 import { NbdboostError, RefusedError, UsageError } from "../errors.ts";
 import type { HostEvents } from "../host/ring_host.ts";
-import { passedSockets } from "../io/notify.ts";
+import { passedSockets } from "../io/passed.ts";
 import { parseLimit, parseTunable, type RecoveryReport } from "./engine.ts";
 import { type EngineHost, startEngine } from "./engine_host.ts";
 import { parseServeConfig, type ServeConfig } from "./serve_config.ts";
@@ -19,6 +19,10 @@ import { tlsOf } from "./tls_files.ts";
 export interface ServePlan extends ServeConfig {
   io: string;
   tls: ReturnType<typeof tlsOf>;
+  /** Descriptors of sockets that a service manager opened for this process. */
+  sockets: number[];
+  /** One client on standard input and output. */
+  standardStreams: boolean;
 }
 
 /** What was started. */
@@ -26,6 +30,8 @@ export interface Started {
   readonly uris: readonly string[];
   /** Of a single cache; several have no control address. */
   readonly engine: EngineHost | undefined;
+  /** See {@linkcode EngineHost}. */
+  idle(): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -50,11 +56,10 @@ const perExport = [
 /** Reads options and file. Throws {@linkcode UsageError} for what does not go together. */
 export function servePlan(options: Options, listenStandard: string): ServePlan {
   const sockets = passedSockets();
-  if (sockets > 0) {
-    throw new RefusedError(
-      `Cannot serve on the ${sockets} sockets that the service manager opened (LISTEN_FDS): this version does not ` +
-        `take over sockets that are open already, for which Deno has no call; let it listen by itself (--listen) and ` +
-        `start it before its clients`,
+  const standardStreams = options.flag("stdio");
+  if (standardStreams && options.text("run") !== undefined) {
+    throw new UsageError(
+      "Option --stdio is given besides --run: expected one of them, as both say who the client is.",
     );
   }
   const path = options.text("config");
@@ -63,9 +68,10 @@ export function servePlan(options: Options, listenStandard: string): ServePlan {
   const limits = Object.assign({}, config.limits, ...options.list("limit").map(parseLimit));
   const io = options.text("io") ?? config.io ?? "auto";
   if (listen.length > 0) config.listen = [...listen];
-  if (config.listen.length === 0) config.listen = [listenStandard];
+  const isElsewhere = sockets.length > 0 || standardStreams;
+  if (config.listen.length === 0 && !isElsewhere) config.listen = [listenStandard];
   if (config.exports.length > 1) refuseWithSeveral(options, io);
-  return { ...config, limits, io, tls: tlsOf(options) };
+  return { ...config, limits, io, tls: tlsOf(options), sockets, standardStreams };
 }
 
 function refuseWithSeveral(options: Options, io: string): void {
@@ -128,20 +134,21 @@ function planOf(options: Options): ServeConfig {
 
 /** Opens and serves what is planned. */
 export async function startPlan(plan: ServePlan, events: PlanEvents): Promise<Started> {
-  const { io, listen, limits, exports, tls } = plan;
+  const { io, listen, limits, exports, tls, sockets, standardStreams } = plan;
   const [first] = exports;
   if (first !== undefined && exports.length === 1) {
     const { name, ...options } = first;
     // Without a name of its own the export has the one that the URIs name.
     const exportName = name === "" ? {} : { exportName: name };
-    const engine = await startEngine(io, { ...options, ...exportName, listen, limits, tls }, events);
+    const asked = { ...options, ...exportName, listen, sockets, standardStreams, limits, tls };
+    const engine = await startEngine(io, asked, events);
     events.onOpened("", engine.recovery);
-    return { uris: engine.uris, engine, close: () => engine.close() };
+    return { uris: engine.uris, engine, idle: () => engine.idle(), close: () => engine.close() };
   }
-  const served = await serveMany(plan, tls, {
+  const served = await serveMany(plan, {
     warn: events.warn ?? (() => {}),
     onProgress: events.onProgress ?? (() => {}),
     onOpened: (name, recovery) => events.onOpened(`export "${name}": `, recovery),
   });
-  return { uris: served.uris, engine: undefined, close: () => served.close() };
+  return { uris: served.uris, engine: undefined, idle: () => served.idle(), close: () => served.close() };
 }

@@ -39,6 +39,10 @@ export interface HostOptions {
   tunables?: Partial<Tunables>;
   /** NBD URIs to listen on. */
   listen: string | string[];
+  /** Descriptors of sockets that were passed to this process. */
+  sockets?: number[];
+  /** Serves standard input and output too. */
+  standardStreams?: boolean;
   exportName?: string;
   /** A line for people about the export. */
   description?: string;

@@ -56,6 +56,7 @@ async function start(number: number, options: HostOptions): Promise<Started> {
   });
   served = await ServedCache.start(cache, {
     listen: options.listen,
+    sockets: options.sockets,
     exportName: options.exportName,
     description: options.description,
     limits: options.limits,

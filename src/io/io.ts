@@ -226,6 +226,16 @@ export interface Io {
   /** Listens for connections that can change to TLS (`startTls`); absent where that is not possible. */
   listenTls?(address: SocketAddress, identity: TlsIdentity): Promise<IoListener>;
   /**
+   * Takes over a socket on which another process, such as a service manager, listens and which it passed as `descriptor`;
+   * that one's is left as it is afterwards. With `identity` connections can change to TLS, where that is possible.
+   */
+  listenPassed(descriptor: number, identity?: TlsIdentity): Promise<IoListener>;
+  /**
+   * Standard input and output as one connection, of which there is one in a process; absent where that is not possible. Closing
+   * it leaves both open.
+   */
+  standardStreams?(): IoConnection;
+  /**
    * Connects to a server. TCP_NODELAY and keepalive are set. Rejects with what the platform says, with an errno name in
    * `code` where there is one; how long it may take is the caller's business.
    */

@@ -74,10 +74,3 @@ export function openNotifier(path: string | undefined = variable("NOTIFY_SOCKET"
     },
   };
 }
-
-/** The sockets that a service manager opened for this process (LISTEN_FDS), 0 when there are none. */
-export function passedSockets(): number {
-  if (variable("LISTEN_PID") !== String(Deno.pid)) return 0;
-  const count = Number(variable("LISTEN_FDS"));
-  return Number.isInteger(count) && count > 0 ? count : 0;
-}

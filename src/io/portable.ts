@@ -6,6 +6,7 @@
  */
 
 import type { Io } from "./io.ts";
+import { listenPassedPortable, standardStreams } from "./passed.ts";
 import { openPortableFile, pathFacts } from "./portable_file.ts";
 import { connectPortable, listenPortable } from "./portable_socket.ts";
 import { connectTlsPortable, listenTlsPortable } from "./portable_tls.ts";
@@ -16,6 +17,8 @@ export const portableIo: Io = {
   openFile: openPortableFile,
   listen: listenPortable,
   listenTls: listenTlsPortable,
+  listenPassed: listenPassedPortable,
+  standardStreams,
   connect: connectPortable,
   connectTls: connectTlsPortable,
   async stat(path) {

@@ -36,6 +36,10 @@ const acceptRetryMs = 100;
 export interface ServeOptions {
   /** Where to listen: NBD URIs such as `nbd://127.0.0.1:10809` or `nbd+unix:///?socket=/run/nbd.sock`. */
   listen: string | readonly string[];
+  /** Descriptors of sockets on which another process listens and which it passed to this one; `listen` may be empty then. */
+  sockets?: readonly number[] | undefined;
+  /** Serves standard input and output as one connection, which nothing else may use then; `listen` may be empty. */
+  standardStreams?: boolean | undefined;
   /** The export's name; by default the one that the URIs name, else "". Only when one volume is served. */
   exportName?: string | undefined;
   /** A line for people about the export. Only when one volume is served. */
@@ -67,6 +71,8 @@ export interface Server extends AsyncDisposable {
   readonly clients: number;
   /** What was counted since the start. */
   readonly statistics: Readonly<Statistics>;
+  /** Resolves when no connection is open: at once, or when the last client has left. */
+  idle(): Promise<void>;
   /**
    * Stops listening, lets requests under way finish, answers new ones with ESHUTDOWN, and disconnects; clients that
    * are too slow for that are dropped after ten seconds. The volume stays open.
@@ -100,24 +106,27 @@ export interface Server extends AsyncDisposable {
  */
 export async function serve(volumes: Volume | readonly Export[], options: ServeOptions): Promise<Server> {
   const uris = (typeof options.listen === "string" ? [options.listen] : options.listen).map(listenUri);
-  if (uris.length === 0) {
+  const { sockets = [], standardStreams = false, tls } = options;
+  if (uris.length === 0 && sockets.length === 0 && !standardStreams) {
     throw new UsageError("there is no address to listen on, expected at least one NBD URI");
   }
   const exports = exportTable(volumes, options, uris);
   const limits = completeLimits(options.limits);
   const io = options.io ?? portableIo;
+  const streams = standardStreams ? streamsOf(io, tls !== undefined) : undefined;
   const listeners: IoListener[] = [];
   try {
     for (const { address } of uris) {
-      const { tls } = options;
       const listen = () => tls === undefined ? io.listen(address) : listenTls(io, address, tls.identity);
       listeners.push(await patiently(listen, options.clock ?? systemClock));
     }
+    if (tls !== undefined && sockets.length > 0 && io.listenTls === undefined) throw noTls(io);
+    for (const descriptor of sockets) listeners.push(await io.listenPassed(descriptor, tls?.identity));
   } catch (error) {
     for (const listener of listeners) listener.close();
     throw error;
   }
-  return new NbdServer(listeners, exports, limits, options);
+  return new NbdServer(listeners, streams, exports, limits, options);
 }
 
 /**
@@ -136,11 +145,23 @@ async function patiently<T>(listen: () => Promise<T>, clock: Clock): Promise<T> 
   }
 }
 
-function listenTls(io: Io, address: SocketAddress, identity: TlsIdentity): Promise<IoListener> {
-  if (io.listenTls !== undefined) return io.listenTls(address, identity);
+function streamsOf(io: Io, tls: boolean): IoConnection {
+  if (tls) throw new UsageError("Cannot offer TLS on standard input and output: serve a socket");
+  if (io.standardStreams !== undefined) return io.standardStreams();
   throw new RefusedError(
+    `Cannot serve standard input and output: the ${io.name} backend cannot; use the portable one (--io portable)`,
+  );
+}
+
+function noTls(io: Io): RefusedError {
+  return new RefusedError(
     `Cannot offer TLS: the ${io.name} backend cannot; use the portable one (--io portable)`,
   );
+}
+
+function listenTls(io: Io, address: SocketAddress, identity: TlsIdentity): Promise<IoListener> {
+  if (io.listenTls !== undefined) return io.listenTls(address, identity);
+  throw noTls(io);
 }
 
 function listenUri(text: string): NbdUri {
@@ -198,7 +219,13 @@ class NbdServer implements Server {
   #refusing = false;
   #closing: Promise<void> | null = null;
 
-  constructor(listeners: readonly IoListener[], exports: ExportTable, limits: Limits, options: ServeOptions) {
+  constructor(
+    listeners: readonly IoListener[],
+    streams: IoConnection | undefined,
+    exports: ExportTable,
+    limits: Limits,
+    options: ServeOptions,
+  ) {
     this.#listeners = listeners;
     this.#exports = exports;
     this.#clock = options.clock ?? systemClock;
@@ -211,10 +238,15 @@ class NbdServer implements Server {
       formatNbdUri(address, exports.all[0]!.name, { tls: options.tls?.mode === "require" })
     );
     this.#accepting = listeners.map((listener) => this.#accept(listener));
+    if (streams !== undefined) this.#welcome(streams);
   }
 
   get clients(): number {
     return this.#connections.size;
+  }
+
+  async idle(): Promise<void> {
+    while (this.#connections.size > 0) await Promise.race(this.#connections.values());
   }
 
   close(): Promise<void> {

@@ -204,6 +204,6 @@ tlsTest("serve takes it, on the portable backend, and says why", async (director
   const pair = ["--cache", temp.join("c.nbb"), "--backing", backing];
   const listen = ["--listen", `nbd+unix:///?socket=${temp.join("s")}`];
   const ours = await ServerProcess.start([...pair, ...listen]);
-  assertStringIncludes(ours.notes.join(), "I/O backend: portable (io_uring's sockets cannot do TLS");
+  assertStringIncludes(ours.notes.join(), "I/O backend: portable (the ring cannot do TLS");
   assertEquals(await ours.stop(), 0);
 });

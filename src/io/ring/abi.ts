@@ -127,10 +127,15 @@ export const socketConstant = {
   keepAlive: 9,
   levelTcp: 6,
   noDelay: 1,
+  type: 3,
+  acceptsConnections: 30,
   noSignal: 0x4000,
   shutdownBoth: 2,
   passive: 1,
 } as const;
+
+/** ioctl(2): closed in programs that are started, and whether calls wait. */
+export const ioctlRequest = { closeOnExec: 0x5451, nonBlocking: 0x5421 } as const;
 
 /** statx(2): the descriptor itself, and which facts are wanted. */
 export const statxConstant = {

@@ -65,6 +65,18 @@ export function tcpAddress(
   }
 }
 
+/** The address that a socket is bound to; undefined when the descriptor is no socket of TCP or of a unix path. */
+export function socketAddress(libc: Libc, descriptor: number): SocketAddress | undefined {
+  const bytes = new Uint8Array(addressBytesMax);
+  const length = new Uint32Array([addressBytesMax]);
+  if (libc.call.getsockname(descriptor, bytes, new Uint8Array(length.buffer)) !== 0) return undefined;
+  const family = new DataView(bytes.buffer).getUint16(0, true);
+  if (family === familyInet || family === familyInet6) return boundAddress(libc, descriptor);
+  if (family !== socketConstant.familyUnix || bytes[2] === 0) return undefined;
+  const end = bytes.indexOf(0, 2);
+  return { transport: "unix", path: new TextDecoder().decode(bytes.subarray(2, end < 0 ? length[0]! : end)) };
+}
+
 /** The address that a TCP socket is bound to. */
 export function boundAddress(libc: Libc, descriptor: number): SocketAddress & { transport: "tcp" } {
   const bytes = new Uint8Array(addressBytesMax);

@@ -9,11 +9,12 @@
 
 import { InUseError, NbdboostError, RefusedError, UsageError } from "../../errors.ts";
 import type { IoConnection, IoListener, SocketAddress } from "../io.ts";
-import { operation, socketConstant } from "./abi.ts";
-import { boundAddress, type NativeAddress, tcpAddress, unixAddress } from "./address.ts";
+import { passedError } from "../passed.ts";
+import { ioctlRequest, operation, socketConstant } from "./abi.ts";
+import { boundAddress, type NativeAddress, socketAddress, tcpAddress, unixAddress } from "./address.ts";
 import { RingConnection } from "./connection.ts";
 import { errno, errnoError } from "./errno.ts";
-import { submit } from "./operation.ts";
+import { cancel, submit } from "./operation.ts";
 import type { Reactor } from "./reactor.ts";
 
 /** Longest path of a unix socket in bytes: what `sockaddr_un` holds, less the zero at its end. */
@@ -41,6 +42,30 @@ function listenTcp(reactor: Reactor, address: SocketAddress & { transport: "tcp"
   const { libc } = reactor;
   const descriptor = listening(reactor, name, tcpAddress(libc, hostname, port));
   return new RingListener(reactor, descriptor, boundAddress(libc, descriptor), () => {});
+}
+
+/**
+ * Takes over a socket that another process opened and listens on, such as a service manager. See `Io.listenPassed`. That process
+ * may keep it and hand it to the next one, so it is left as it is when it is closed here.
+ */
+export function takePassed(reactor: Reactor, descriptor: number): RingListener {
+  const { libc } = reactor;
+  const option = (name: number): number => {
+    const [value, length] = [new Int32Array(1), new Uint32Array([4])];
+    const bytes = new Uint8Array(value.buffer);
+    return libc.call.getsockopt(descriptor, levelSocket, name, bytes, new Uint8Array(length.buffer)) === 0
+      ? value[0]!
+      : -1;
+  };
+  const isRight = option(socketConstant.type) === stream && option(socketConstant.acceptsConnections) === 1;
+  const address = isRight ? socketAddress(libc, descriptor) : undefined;
+  if (address === undefined) {
+    throw passedError(descriptor, "it is not a listening socket of TCP or of a path");
+  }
+  // Accepting waits in the ring; a socket that never waits would be asked again and again.
+  libc.call.ioctl(descriptor, BigInt(ioctlRequest.nonBlocking), new Uint8Array(4));
+  libc.call.ioctl(descriptor, BigInt(ioctlRequest.closeOnExec), new Uint8Array(0));
+  return new RingListener(reactor, descriptor, address);
 }
 
 function listenUnix(reactor: Reactor, path: string): RingListener {
@@ -138,12 +163,15 @@ export class RingListener implements IoListener {
   readonly address: SocketAddress;
   readonly #reactor: Reactor;
   readonly #descriptor: number;
-  readonly #removePath: () => void;
+  /** Undefined when the socket is another process's, too. */
+  readonly #removePath: (() => void) | undefined;
   #accepting = 0;
+  /** The last of those that are under way. */
+  #acceptNumber = 0;
   #closed = false;
 
-  /** Owns `descriptor` from now on. */
-  constructor(reactor: Reactor, descriptor: number, address: SocketAddress, removePath: () => void) {
+  /** Owns `descriptor` from now on; and the socket too, if there is a way to remove its path. */
+  constructor(reactor: Reactor, descriptor: number, address: SocketAddress, removePath?: () => void) {
     this.#reactor = reactor;
     this.#descriptor = descriptor;
     this.address = address;
@@ -159,7 +187,7 @@ export class RingListener implements IoListener {
         operation: operation.accept,
         descriptor: this.#descriptor,
         flags: closeOnExec,
-      });
+      }, (number) => this.#acceptNumber = number);
       this.#accepting--;
       if (this.#closed) {
         if (result >= 0) reactor.libc.call.close(result);
@@ -181,9 +209,11 @@ export class RingListener implements IoListener {
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    this.#removePath();
-    // Ends an accept that is in flight.
-    this.#reactor.libc.call.shutdown(this.#descriptor, socketConstant.shutdownBoth);
+    // Ends an accept that is in flight: for good, or for this process only.
+    if (this.#removePath !== undefined) {
+      this.#removePath();
+      this.#reactor.libc.call.shutdown(this.#descriptor, socketConstant.shutdownBoth);
+    } else if (this.#accepting > 0) cancel(this.#reactor, this.#acceptNumber);
     this.#release();
   }
 

@@ -13,7 +13,7 @@ import { openFlag } from "./abi.ts";
 import { openRingFile } from "./file.ts";
 import { connectRing } from "./connector.ts";
 import { cString, Libc } from "./libc.ts";
-import { listenRing } from "./listener.ts";
+import { listenRing, takePassed } from "./listener.ts";
 import { Reactor } from "./reactor.ts";
 
 export { probeRing, type RingProbe } from "./probe.ts";
@@ -62,6 +62,8 @@ function ioOver(reactor: () => Reactor): Io {
     openFile: async (path, options) => use((reactor) => openRingFile(reactor, path, options)),
     // deno-lint-ignore require-await -- as above
     listen: async (address) => use((reactor) => listenRing(reactor, address)),
+    // deno-lint-ignore require-await -- as above
+    listenPassed: async (descriptor) => use((reactor) => takePassed(reactor, descriptor)),
     connect: (address) => use((reactor) => connectRing(reactor, address)),
     // deno-lint-ignore require-await -- as above
     async stat(path) {

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { sqe } from "./abi.ts";
+import { operation, sqe } from "./abi.ts";
 import { addressOf } from "./memory.ts";
 import type { Reactor } from "./reactor.ts";
 import type { Completion } from "./ring.ts";
@@ -38,17 +38,30 @@ export interface Submission {
   flags?: number;
 }
 
-/** Submits with this turn; resolves to the result, or a negative errno. Never rejects. */
-export function submit(reactor: Reactor, submission: Submission): Promise<number> {
+/**
+ * Submits with this turn; resolves to the result, or a negative errno. Never rejects. `onMade` gets the number by which it can be
+ * cancelled until then.
+ */
+export function submit(
+  reactor: Reactor,
+  submission: Submission,
+  onMade: (number: number) => void = () => {},
+): Promise<number> {
   return new Promise((resolve) => {
-    const { operation, descriptor, bytes } = submission;
+    const { descriptor, bytes } = submission;
     const { ring } = reactor;
     const completion = new PromisedOperation(reactor, resolve);
-    const at = reactor.prepare(operation, descriptor, completion, 0, bytes ?? null);
+    const at = reactor.prepare(submission.operation, descriptor, completion, 0, bytes ?? null);
     ring.putWide(at + sqe.offsetLow, submission.offset ?? 0);
     ring.putWide(at + sqe.addressLow, bytes ? addressOf(bytes) : submission.address ?? 0);
     ring.sqes[at + sqe.length] = bytes ? bytes.length : submission.length ?? 0;
     ring.sqes[at + sqe.flags] = submission.flags ?? 0;
+    onMade(ring.sqes[at + sqe.userDataLow]!);
     reactor.promised();
   });
+}
+
+/** Cancels an operation under way, which then ends with an error of its own, unless it is done just now. */
+export function cancel(reactor: Reactor, number: number): void {
+  submit(reactor, { operation: operation.cancel, descriptor: -1, address: number });
 }
