@@ -11,11 +11,12 @@ import type { BlockDevice } from "../device/block_device.ts";
 import { openDevice } from "../device/open.ts";
 import { DamageError, RefusedError } from "../errors.ts";
 import type { Problem } from "../cache/check.ts";
-import { blockBytes } from "../units.ts";
+import { blockBytes, fullMask } from "../units.ts";
 import { lastWritebackOffset, lengthMax, slotBytes, slotOffset } from "./dm_writeboost_layout.ts";
+import { type EntryRange, type EntryTable, noEntries, PieceList } from "./dm_writeboost_entries.ts";
 import { arrange, type Arrangement } from "./dm_writeboost_order.ts";
-import { copyWithPieces, differing, writePieces } from "./dm_writeboost_pieces.ts";
-import { type ByteRange, type Piece, planVersions, SectorMasks } from "./dm_writeboost_plan.ts";
+import { copyWithPieces, differing, type ScannedCache, writePieces } from "./dm_writeboost_pieces.ts";
+import { type ByteRange, planVersions, SectorMasks } from "./dm_writeboost_plan.ts";
 import {
   hasWriteboostMagic,
   type ReadableDevice,
@@ -152,18 +153,28 @@ export async function inspectDmWriteboost(
   return await withDevice(options.cache, false, async (device) => {
     const { scan, report } = await examine(options, device, undefined);
     const recordList = scan.slots.filter(({ state }) => state !== "blank").map((slot) => {
-      const entries = slot.entries ?? [];
       return {
         id: slot.id,
         offset: slotOffset(slot.slot),
         whole: slot.state === "whole",
-        blocks: entries.length,
-        partialBlocks: entries.filter(({ dirtyBits }) => dirtyBits !== 0 && dirtyBits !== 0xff).length,
-        cleanBlocks: entries.filter(({ dirtyBits }) => dirtyBits === 0).length,
+        ...countBlocks(scan.table, slot.entries ?? noEntries),
       };
     });
     return { ...report, recordList };
   });
+}
+
+function countBlocks(
+  table: EntryTable,
+  { first, count }: EntryRange,
+): Pick<DmWriteboostSegment, "blocks" | "partialBlocks" | "cleanBlocks"> {
+  const counts = { blocks: count, partialBlocks: 0, cleanBlocks: 0 };
+  for (let entry = first; entry < first + count; entry++) {
+    const dirtyBits = table.dirtyBits(entry);
+    if (dirtyBits === 0) counts.cleanBlocks++;
+    else if (dirtyBits !== fullMask) counts.partialBlocks++;
+  }
+  return counts;
 }
 
 /**
@@ -195,7 +206,7 @@ export async function recoverDmWriteboost(
   const writes = !dryRun && output === undefined;
   return await withDevice(cache, false, (device) =>
     withDevice(backing, writes, async (below) => {
-      const { report, pieces } = await examine(options, device, below);
+      const { scan: { table }, report, pieces } = await examine(options, device, below);
       const [problem] = report.problems;
       if (problem && !acceptLoss && !dryRun) {
         throw new DamageError(
@@ -206,8 +217,9 @@ export async function recoverDmWriteboost(
       }
       const result: DmWriteboostRecoverReport = { ...report, wrote: "nothing", target: output ?? below.name };
       if (dryRun) return result;
-      if (output !== undefined) await copyWithPieces(device, below, pieces, output, onProgress);
-      else await writePieces(device, below, pieces, onProgress);
+      const scanned = { device, table };
+      if (output !== undefined) await copyWithPieces(scanned, below, pieces, output, onProgress);
+      else await writePieces(scanned, below, pieces, onProgress);
       return { ...result, wrote: output === undefined ? "backing" : "copy" };
     }));
 }
@@ -230,7 +242,7 @@ interface Examined {
   scan: WriteboostScan;
   report: DmWriteboostReport;
   /** What is to be written. */
-  pieces: Piece[];
+  pieces: PieceList;
 }
 
 /** Everything that can be known before anything is written. */
@@ -258,7 +270,7 @@ async function examine(
       `Cannot read ${cache.name} as a cache of dm-writeboost: ${refused}; bring the device back to what it was`,
     );
   }
-  const plan = planVersions(arrangement, backing?.sizeBytes ?? Infinity);
+  const plan = planVersions(arrangement, scan.table, backing?.sizeBytes ?? Infinity);
   const problems = arrangement.problems.map(({ slot, loses, what }): Problem => ({
     severity: loses ? "loss" : "damage",
     what,
@@ -267,7 +279,13 @@ async function examine(
   }));
   // Whoever says so by an option knows that; nothing is missing by it.
   if (!scan.marked) arrangement.notes.push("its magic is gone");
-  const findings = new Findings(cache, backing, problems, plan.lost, [...plan.writes]);
+  const findings = new Findings(
+    { device: cache, table: scan.table },
+    backing,
+    problems,
+    plan.lost,
+    plan.writes,
+  );
   if (plan.outside.blocks > 0) findings.noteOutside(plan.outside);
   await findings.weighDoubtful(plan.doubtful, plan.unknown);
   await findings.compareSettled(plan.settled);
@@ -284,11 +302,11 @@ async function examine(
 /** What comes to light when the plan is held against the backing device. */
 class Findings {
   constructor(
-    readonly cache: BlockDevice,
+    readonly cache: ScannedCache,
     readonly backing: BlockDevice | undefined,
     readonly problems: Problem[],
     readonly lost: SectorMasks,
-    readonly pieces: Piece[],
+    readonly pieces: PieceList,
   ) {}
 
   noteOutside(outside: SectorMasks): void {
@@ -311,36 +329,52 @@ class Findings {
    * Below a segment of which nobody knows what it held. If it was on the backing device already, so was all that is older,
    * but for what it held itself: then only few blocks differ, and those must be left alone. If more differ, it was not.
    */
-  async weighDoubtful(doubtful: readonly Piece[], unknown: number): Promise<void> {
+  async weighDoubtful(doubtful: PieceList, unknown: number): Promise<void> {
     const { backing, cache } = this;
     const found = backing ? await differing(cache, backing, doubtful) : doubtful;
-    for (const { block, mask } of found) this.lost.add(block, mask);
-    const blocks = new Set(found.map(({ block }) => block)).size;
-    if (blocks > unknown * lengthMax) this.pieces.push(...found);
+    const { lost } = this;
+    for (let at = 0; at < found.count; at++) {
+      const { block, mask } = found.at(at);
+      lost.add(block, mask);
+    }
+    if (blocksOf(found) > unknown * lengthMax) this.pieces.addAll(found);
   }
 
   /** What the backing device should hold already, by the cache's own word. */
-  async compareSettled(settled: readonly Piece[]): Promise<void> {
+  async compareSettled(settled: PieceList): Promise<void> {
     const { backing, cache } = this;
     if (!backing) return;
     const found = await differing(cache, backing, settled);
-    const copies = found.filter(({ entry }) => entry.dirtyBits === 0);
-    const rest = found.filter(({ entry }) => entry.dirtyBits !== 0);
-    const tell = (pieces: readonly Piece[], what: string) => {
-      if (pieces.length === 0) return;
+    const [copies, rest] = [new PieceList(), new PieceList()];
+    for (let at = 0; at < found.count; at++) {
+      const piece = found.at(at);
+      (cache.table.dirtyBits(piece.entry) === 0 ? copies : rest).add(piece);
+    }
+    const tell = (pieces: PieceList, what: string) => {
+      if (pieces.count === 0) return;
       this.problems.push({
         severity: "damage",
-        what: `${pieces.length} blocks ${what}: is ${backing.name} the right device, and unchanged?`,
+        what: `${pieces.count} blocks ${what}: is ${backing.name} the right device, and unchanged?`,
         offset: 0,
         length: 0,
-        volumeOffset: pieces[0]!.block * blockBytes,
+        volumeOffset: pieces.at(0).block * blockBytes,
         volumeLength: blockBytes,
       });
     };
     tell(copies, "that the cache read from the backing device are not what it holds now");
     tell(rest, "that count as written back are not on the backing device");
-    this.pieces.push(...rest);
+    this.pieces.addAll(rest);
   }
+}
+
+/** How many blocks pieces are of. */
+function blocksOf(pieces: PieceList): number {
+  const blocks = new SectorMasks();
+  for (let at = 0; at < pieces.count; at++) {
+    const { block, mask } = pieces.at(at);
+    blocks.add(block, mask);
+  }
+  return blocks.blocks;
 }
 
 function describe(
@@ -349,7 +383,10 @@ function describe(
   findings: Findings,
 ): Omit<DmWriteboostReport, "suspectRanges"> {
   const torn = new SectorMasks();
-  for (const { block, dirtyBits } of arrangement.torn) torn.add(block, dirtyBits);
+  const { first, count } = arrangement.torn;
+  for (let entry = first; entry < first + count; entry++) {
+    torn.add(scan.table.block(entry), scan.table.dirtyBits(entry));
+  }
   return {
     format: "dm-writeboost",
     cacheBytes: scan.sizeBytes,
@@ -358,7 +395,7 @@ function describe(
     usedSegments: arrangement.layers.filter(({ role }) => role === "apply").length,
     newestSegment: arrangement.newest,
     lastWriteback: scan.lastWriteback,
-    dirtyBlocks: new Set(findings.pieces.map(({ block }) => block)).size,
+    dirtyBlocks: blocksOf(findings.pieces),
     lostBlocks: findings.lost.blocks,
     lostRanges: findings.lost.ranges(),
     tornRanges: torn.ranges(),

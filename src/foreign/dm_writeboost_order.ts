@@ -14,15 +14,16 @@
  * @module
  */
 
+import { type EntryRange, noEntries } from "./dm_writeboost_entries.ts";
 import { slotOf } from "./dm_writeboost_layout.ts";
-import type { Entry, Slot, WriteboostScan } from "./dm_writeboost_scan.ts";
+import type { Slot, WriteboostScan } from "./dm_writeboost_scan.ts";
 
 /** One segment, newest first in a list of them. */
 export interface Layer {
   role: "apply" | "lost" | "unknown";
   id: number;
   slot: number;
-  entries: readonly Entry[];
+  entries: EntryRange;
   /** Of a lost one: its claims may be damaged as well. */
   isUnsure?: boolean;
 }
@@ -50,7 +51,7 @@ export interface Arrangement {
   layers: Layer[];
   problems: SlotProblem[];
   /** What the segment that was being written claims to hold. */
-  torn: readonly Entry[];
+  torn: EntryRange;
   /** What is not as usual, and no cause for worry: sentences. */
   notes: string[];
 }
@@ -64,7 +65,7 @@ export function arrange(scan: WriteboostScan): Arrangement {
     writtenBack: 0,
     layers: [],
     problems: [],
-    torn: [],
+    torn: noEntries,
     notes: [],
   };
   if (scan.slots.length === 0) {
@@ -139,7 +140,7 @@ class Arranger {
   readonly #layers: Layer[] = [];
   readonly #problems: SlotProblem[] = [];
   readonly #notes: string[] = [];
-  #torn: readonly Entry[] = [];
+  #torn: EntryRange = noEntries;
 
   constructor(scan: WriteboostScan, slots: readonly Numbered[], slotCount: number) {
     this.#scan = scan;
@@ -210,7 +211,7 @@ class Arranger {
         this.#problem(
           slot,
           false,
-          `segment ${id} gives its length as ${wrongLength}; its checksum is right for ${entries!.length}`,
+          `segment ${id} gives its length as ${wrongLength}; its checksum is right for ${entries!.count}`,
         );
       }
       return;
@@ -262,7 +263,7 @@ class Arranger {
 
   #placeBad(slot: Numbered, expected: number): void {
     if (this.#isTornEnd(slot)) {
-      if (slot.id === this.#nextId(slot.slot)) this.#torn = slot.entries ?? [];
+      if (slot.id === this.#nextId(slot.slot)) this.#torn = slot.entries ?? noEntries;
       this.#notes.push(
         `slot ${slot.slot} holds segment ${
           this.#nextId(slot.slot)
@@ -308,14 +309,14 @@ class Arranger {
       role: "lost",
       id,
       slot: slot.slot,
-      entries: slot.entries ?? [],
+      entries: slot.entries ?? noEntries,
       ...(slot.state === "whole" || slot.isRotten ? {} : { isUnsure: true }),
     });
     this.#problem(slot, id > this.#markWritten, what);
   }
 
   #unknown(index: number, id: number, what: string): void {
-    this.#layers.push({ role: "unknown", id, slot: index, entries: [] });
+    this.#layers.push({ role: "unknown", id, slot: index, entries: noEntries });
     this.#problems.push({ slot: index, loses: id > this.#markWritten, what });
   }
 

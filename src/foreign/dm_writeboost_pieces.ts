@@ -14,8 +14,8 @@ import type { IoFile } from "../io/io.ts";
 import { portableIo } from "../io/portable.ts";
 import { blockBytes, mib, sectorBytes, sectorsPerBlock } from "../units.ts";
 import { crc32c } from "../wasm/crc32c.ts";
+import { type EntryTable, type Piece, PieceList } from "./dm_writeboost_entries.ts";
 import { slotOffset } from "./dm_writeboost_layout.ts";
-import type { Piece } from "./dm_writeboost_plan.ts";
 
 /** Called with what is done and what there is in all, in bytes. */
 export type Progress = (done: number, total: number) => void;
@@ -25,14 +25,24 @@ const writeBytesMax = mib;
 /** Writes under way at once: enough for the device to sort them. */
 const writesInFlight = 8;
 
-const byBlock = (a: Piece, b: Piece) => a.block - b.block;
+/** Pieces whose blocks are read ahead of their turn. */
+const piecesAhead = 32;
+
+/** A cache device that was scanned. */
+export interface ScannedCache {
+  device: BlockDevice;
+  table: EntryTable;
+}
 
 /** Reads the data block of a piece. */
-async function readPiece(cache: BlockDevice, { slot, entry }: Piece): Promise<Uint8Array<ArrayBuffer>> {
+async function readPiece(
+  { device: cache, table }: ScannedCache,
+  piece: Piece,
+): Promise<Uint8Array<ArrayBuffer>> {
   const bytes = new Uint8Array(blockBytes);
-  const offset = slotOffset(slot) + (1 + entry.index) * blockBytes;
+  const offset = slotOffset(piece.slot) + (1 + table.index(piece.entry)) * blockBytes;
   await cache.read(offset, bytes);
-  if (crc32c(bytes) !== entry.crc) {
+  if (crc32c(bytes) !== table.crc(piece.entry)) {
     throw new DeviceError(
       "EIO",
       `Cannot use the block at byte ${offset} of ${cache.name}: it is not what it was a moment ago; the device is ` +
@@ -40,6 +50,33 @@ async function readPiece(cache: BlockDevice, { slot, entry }: Piece): Promise<Ui
     );
   }
   return bytes;
+}
+
+/** What `load` makes of each piece, by ascending block, some of them at work ahead of their turn. */
+async function* inOrder<T>(
+  pieces: PieceList,
+  load: (piece: Piece) => Promise<T>,
+): AsyncGenerator<{ piece: Piece; loaded: T }> {
+  const order = pieces.order();
+  const underWay: { piece: Piece; loading: Promise<T> }[] = [];
+  let next = 0;
+  try {
+    for (;;) {
+      while (next < order.length && underWay.length < piecesAhead) {
+        const piece = pieces.at(order[next++]!);
+        const loading = load(piece);
+        // Heard of when its turn comes, if it comes.
+        loading.catch(() => {});
+        underWay.push({ piece, loading });
+      }
+      const first = underWay.shift();
+      if (first === undefined) return;
+      yield { piece: first.piece, loaded: await first.loading };
+    }
+  } finally {
+    // Nothing is under way any more when this ends, and nobody else hears of their failures.
+    await Promise.allSettled(underWay.map(({ loading }) => loading));
+  }
 }
 
 /** Calls `part(first sector, end)` for each run of set bits. */
@@ -55,50 +92,58 @@ function eachRun(mask: number, part: (first: number, end: number) => void): void
 
 /** The pieces with a mask of the sectors in which the backing device differs from them; others are left out. */
 export async function differing(
-  cache: BlockDevice,
+  cache: ScannedCache,
   backing: BlockDevice,
-  pieces: readonly Piece[],
+  pieces: PieceList,
   onProgress?: Progress,
-): Promise<Piece[]> {
-  const found: Piece[] = [];
-  for (const [i, piece] of pieces.toSorted(byBlock).entries()) {
+): Promise<PieceList> {
+  const found = new PieceList();
+  let done = 0;
+  const load = async (piece: Piece) => {
     const offset = piece.block * blockBytes;
     const there = new Uint8Array(Math.min(blockBytes, backing.sizeBytes - offset));
-    await backing.read(offset, there);
-    const here = await readPiece(cache, piece);
-    let mask = 0;
-    for (let at = 0; at < there.length; at += sectorBytes) {
-      const bit = 1 << at / sectorBytes & piece.mask;
-      if (bit === 0) continue;
-      for (let j = at; j < at + sectorBytes; j++) {
-        if (here[j] === there[j]) continue;
-        mask |= bit;
-        break;
-      }
-    }
-    if (mask !== 0) found.push({ ...piece, mask });
-    onProgress?.((i + 1) * blockBytes, pieces.length * blockBytes);
+    const [here] = await Promise.all([readPiece(cache, piece), backing.read(offset, there)]);
+    return differingSectors(here, there, piece.mask);
+  };
+  for await (const { piece, loaded: mask } of inOrder(pieces, load)) {
+    if (mask !== 0) found.add({ ...piece, mask });
+    onProgress?.(++done * blockBytes, pieces.count * blockBytes);
   }
   return found;
 }
 
+/** The sectors of `mask` in which the two differ, as far as `there` goes. */
+function differingSectors(here: Uint8Array, there: Uint8Array, mask: number): number {
+  let differing = 0;
+  for (let at = 0; at < there.length; at += sectorBytes) {
+    const bit = 1 << at / sectorBytes & mask;
+    if (bit === 0) continue;
+    for (let j = at; j < at + sectorBytes; j++) {
+      if (here[j] === there[j]) continue;
+      differing |= bit;
+      break;
+    }
+  }
+  return differing;
+}
+
 /** Writes all pieces to the backing device, in order, merged, and syncs it. */
 export async function writePieces(
-  cache: BlockDevice,
+  cache: ScannedCache,
   backing: BlockDevice,
-  pieces: readonly Piece[],
+  pieces: PieceList,
   onProgress?: Progress,
 ): Promise<void> {
   const writer = new MergingWriter(backing);
-  for (const [i, piece] of pieces.toSorted(byBlock).entries()) {
-    const bytes = await readPiece(cache, piece);
+  let done = 0;
+  for await (const { piece, loaded: bytes } of inOrder(pieces, (piece) => readPiece(cache, piece))) {
     const runs: [number, number][] = [];
     eachRun(piece.mask, (first, end) => runs.push([first, end]));
     for (const [first, end] of runs) {
       const offset = piece.block * blockBytes + first * sectorBytes;
       await writer.put(offset, bytes.subarray(first * sectorBytes, end * sectorBytes));
     }
-    onProgress?.((i + 1) * blockBytes, pieces.length * blockBytes);
+    onProgress?.(++done * blockBytes, pieces.count * blockBytes);
   }
   await writer.finish();
   await backing.sync();
@@ -108,6 +153,8 @@ export async function writePieces(
 class MergingWriter {
   readonly #device: BlockDevice;
   readonly #underWay = new Set<Promise<void>>();
+  /** Buffers that no write uses: a new one for each would cost more than the writes. */
+  readonly #spare: Uint8Array<ArrayBuffer>[] = [];
   #buffer = new Uint8Array(writeBytesMax);
   #offset = 0;
   #length = 0;
@@ -128,17 +175,23 @@ class MergingWriter {
 
   async #start(): Promise<void> {
     if (this.#length > 0) {
-      const write = this.#device.write(this.#offset, this.#buffer.subarray(0, this.#length)).catch(
-        (error) => {
-          this.#failure ??= error;
-        },
-      ).finally(() => this.#underWay.delete(write));
+      const write = this.#write(this.#offset, this.#buffer, this.#length)
+        .finally(() => this.#underWay.delete(write));
       this.#underWay.add(write);
-      this.#buffer = new Uint8Array(writeBytesMax);
+      this.#buffer = this.#spare.pop() ?? new Uint8Array(writeBytesMax);
       this.#length = 0;
     }
     if (this.#underWay.size >= writesInFlight) await Promise.race(this.#underWay);
     if (this.#failure !== undefined) throw this.#failure;
+  }
+
+  async #write(offset: number, buffer: Uint8Array<ArrayBuffer>, length: number): Promise<void> {
+    try {
+      await this.#device.write(offset, buffer.subarray(0, length));
+    } catch (error) {
+      this.#failure ??= error;
+    }
+    this.#spare.push(buffer);
   }
 
   async finish(): Promise<void> {
@@ -153,9 +206,9 @@ class MergingWriter {
 
 /** Writes the backing device's content with the pieces laid over it to the new file `output`, durably. */
 export async function copyWithPieces(
-  cache: BlockDevice,
+  cache: ScannedCache,
   backing: BlockDevice,
-  pieces: readonly Piece[],
+  pieces: PieceList,
   output: string,
   onProgress?: Progress,
 ): Promise<void> {
@@ -164,7 +217,7 @@ export async function copyWithPieces(
     copy = await portableIo.openFile(output, { write: true, create: true }).catch((cause) => {
       throw createFailure(output, cause);
     });
-    await layOver(cache, backing, pieces.toSorted(byBlock), copy, onProgress);
+    await layOver(cache, backing, pieces, copy, onProgress);
     await copy.sync();
   } catch (error) {
     // A copy that is not whole must not be taken for one; what was there before is not ours.
@@ -177,31 +230,38 @@ export async function copyWithPieces(
 }
 
 async function layOver(
-  cache: BlockDevice,
+  cache: ScannedCache,
   backing: BlockDevice,
-  pieces: readonly Piece[],
+  pieces: PieceList,
   copy: IoFile,
   onProgress?: Progress,
 ): Promise<void> {
   const total = backing.sizeBytes;
-  let next = 0;
-  for (let offset = 0; offset < total; offset += writeBytesMax) {
-    const bytes = new Uint8Array(Math.min(writeBytesMax, total - offset));
-    await backing.read(offset, bytes);
-    for (; next < pieces.length && pieces[next]!.block * blockBytes < offset + bytes.length; next++) {
-      const piece = pieces[next]!;
-      const data = await readPiece(cache, piece);
-      const at = piece.block * blockBytes - offset;
-      eachRun(
-        piece.mask,
-        (first, end) =>
-          bytes.set(data.subarray(first * sectorBytes, end * sectorBytes), at + first * sectorBytes),
-      );
+  const loaded = inOrder(pieces, (piece) => readPiece(cache, piece));
+  try {
+    let next = await loaded.next();
+    for (let offset = 0; offset < total; offset += writeBytesMax) {
+      const bytes = new Uint8Array(Math.min(writeBytesMax, total - offset));
+      await backing.read(offset, bytes);
+      for (; !next.done; next = await loaded.next()) {
+        const { piece, loaded: data } = next.value;
+        const at = piece.block * blockBytes - offset;
+        if (at >= bytes.length) break;
+        eachRun(
+          piece.mask,
+          (first, end) =>
+            bytes.set(data.subarray(first * sectorBytes, end * sectorBytes), at + first * sectorBytes),
+        );
+      }
+      // All-zero parts stay holes; the last one gives the file its size.
+      if (offset + bytes.length === total || bytes.some((byte) => byte !== 0)) {
+        for (let done = 0; done < bytes.length;) {
+          done += await copy.write(offset + done, bytes.subarray(done));
+        }
+      }
+      onProgress?.(offset + bytes.length, total);
     }
-    // All-zero parts stay holes; the last one gives the file its size.
-    if (offset + bytes.length === total || bytes.some((byte) => byte !== 0)) {
-      for (let done = 0; done < bytes.length;) done += await copy.write(offset + done, bytes.subarray(done));
-    }
-    onProgress?.(offset + bytes.length, total);
+  } finally {
+    await loaded.return(undefined);
   }
 }

@@ -8,8 +8,8 @@
  */
 
 import { blockBytes, fullMask, sectorBytes, sectorsPerBlock } from "../units.ts";
+import { type EntryTable, type Piece, PieceList } from "./dm_writeboost_entries.ts";
 import type { Arrangement, Layer } from "./dm_writeboost_order.ts";
-import type { Entry } from "./dm_writeboost_scan.ts";
 
 /** Bytes of the volume. */
 export interface ByteRange {
@@ -74,21 +74,12 @@ export class SectorMasks {
   }
 }
 
-/** Sectors of one block of one segment. */
-export interface Piece {
-  block: number;
-  /** Sectors that count. */
-  mask: number;
-  slot: number;
-  entry: Entry;
-}
-
 /** What to do. */
 export interface Plan {
   /** Newest content that the backing device lacks, as far as anybody can tell. */
-  writes: Piece[];
+  writes: PieceList;
   /** The newest that is left, below segments of which nobody knows what they held. */
-  doubtful: Piece[];
+  doubtful: PieceList;
   /** How many such segments there are. */
   unknown: number;
   /** The same, with those of which it is not certain. */
@@ -96,7 +87,7 @@ export interface Plan {
   /** The sectors that they cannot have held newer data of: newer segments hold those. */
   certain: SectorMasks;
   /** Should be on the backing device already. */
-  settled: Piece[];
+  settled: PieceList;
   /** Of these sectors nothing is left that could be the newest. */
   lost: SectorMasks;
   /** Sectors that lie behind the end of the backing device. */
@@ -104,8 +95,8 @@ export interface Plan {
 }
 
 /** Plans for a backing device of `backingBytes`; infinity when there is none to ask. */
-export function planVersions(arrangement: Arrangement, backingBytes: number): Plan {
-  const planner = new Planner(backingBytes);
+export function planVersions(arrangement: Arrangement, table: EntryTable, backingBytes: number): Plan {
+  const planner = new Planner(table, backingBytes);
   for (const layer of arrangement.layers) {
     if (layer.id <= arrangement.writtenBack) planner.settle(layer);
     else if (layer.role === "unknown") planner.miss();
@@ -117,21 +108,23 @@ export function planVersions(arrangement: Arrangement, backingBytes: number): Pl
 
 class Planner {
   readonly plan: Plan = {
-    writes: [],
-    doubtful: [],
+    writes: new PieceList(),
+    doubtful: new PieceList(),
     unknown: 0,
     unsure: 0,
     certain: new SectorMasks(),
-    settled: [],
+    settled: new PieceList(),
     lost: new SectorMasks(),
     outside: new SectorMasks(),
   };
   readonly #covered = new SectorMasks();
   /** The backing device may hold what nobody knows of: that it differs from what is older says nothing. */
   #isBlind = false;
+  readonly #table: EntryTable;
   readonly #backingBytes: number;
 
-  constructor(backingBytes: number) {
+  constructor(table: EntryTable, backingBytes: number) {
+    this.#table = table;
     this.#backingBytes = backingBytes;
   }
 
@@ -142,14 +135,13 @@ class Planner {
 
   lose(layer: Layer): void {
     if (layer.isUnsure) this.plan.unsure++;
-    for (const { block, dirtyBits } of layer.entries) {
+    this.#each(layer, (_entry, block, dirtyBits) => {
       this.plan.lost.add(block, this.#inside(block, this.#take(block, dirtyBits)));
-    }
+    });
   }
 
   apply(layer: Layer): void {
-    for (const entry of layer.entries) {
-      const { block, dirtyBits } = entry;
+    this.#each(layer, (entry, block, dirtyBits) => {
       const isCopy = dirtyBits === 0;
       const taken = this.#take(block, isCopy ? fullMask : dirtyBits);
       const mask = this.#inside(block, taken);
@@ -157,27 +149,33 @@ class Planner {
         this.plan.outside.add(block, taken & ~mask);
         this.plan.lost.add(block, taken & ~mask);
       }
-      if (mask === 0) continue;
+      if (mask === 0) return;
       const piece = { block, mask, slot: layer.slot, entry };
       // Below an unknown segment a difference says nothing about a copy.
       if (isCopy) this.#expect(piece);
-      else if (this.plan.unknown > 0) this.plan.doubtful.push(piece);
-      else this.plan.writes.push(piece);
-    }
+      else if (this.plan.unknown > 0) this.plan.doubtful.add(piece);
+      else this.plan.writes.add(piece);
+    });
   }
 
   /** A segment that is on the backing device, whole or not. */
   settle(layer: Layer): void {
     if (layer.role === "unknown" || layer.isUnsure) this.#isBlind = true;
-    for (const entry of layer.entries) {
-      const { block, dirtyBits } = entry;
+    this.#each(layer, (entry, block, dirtyBits) => {
       const mask = this.#inside(block, this.#take(block, dirtyBits === 0 ? fullMask : dirtyBits));
       if (mask !== 0 && layer.role === "apply") this.#expect({ block, mask, slot: layer.slot, entry });
+    });
+  }
+
+  #each({ entries }: Layer, visit: (entry: number, block: number, dirtyBits: number) => void): void {
+    const end = entries.first + entries.count;
+    for (let entry = entries.first; entry < end; entry++) {
+      visit(entry, this.#table.block(entry), this.#table.dirtyBits(entry));
     }
   }
 
   #expect(piece: Piece): void {
-    if (this.plan.unknown === 0 && !this.#isBlind) this.plan.settled.push(piece);
+    if (this.plan.unknown === 0 && !this.#isBlind) this.plan.settled.add(piece);
   }
 
   /** The sectors of `mask` that no newer segment holds; they are taken now. */

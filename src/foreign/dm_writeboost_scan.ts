@@ -12,11 +12,11 @@ import type { BlockDevice } from "../device/block_device.ts";
 import { DeviceError } from "../errors.ts";
 import { blockBytes } from "../units.ts";
 import { crc32c } from "../wasm/crc32c.ts";
+import { type EntryRange, EntryTable, noEntries } from "./dm_writeboost_entries.ts";
 import {
   lastWritebackOffset,
   lengthMax,
   magic,
-  type Metablock,
   readHeader,
   readMetablock,
   segmentBytes,
@@ -33,13 +33,6 @@ const slotsInFlight = 4;
 /** What reading needs of a device. */
 export type ReadableDevice = Pick<BlockDevice, "sizeBytes" | "read">;
 
-/** A block of a segment: what the metablock says, and the checksum of its data as it was when it was scanned. */
-export interface Entry extends Metablock {
-  /** Data block `index` of the segment. */
-  index: number;
-  crc: number;
-}
-
 /** A slot, looked at by itself. */
 export interface Slot {
   slot: number;
@@ -51,7 +44,7 @@ export interface Slot {
    */
   state: "blank" | "whole" | "bad" | "unreadable";
   /** What it holds; of a bad slot, what it claims to hold. Undefined when not even that can be told. */
-  entries: Entry[] | undefined;
+  entries: EntryRange | undefined;
   /** The length that the header gives, where the checksum is right for another one. */
   wrongLength?: number;
   /** Its first sector is all zeroes: as a slot that was never used may be. */
@@ -73,6 +66,8 @@ export interface WriteboostScan {
   /** Up to which id all is written back, as the device says; 0 when it says nothing. */
   lastWriteback: number;
   slots: Slot[];
+  /** What the slots' ranges of entries are ranges of. */
+  table: EntryTable;
 }
 
 /** Whether a device begins with the magic. */
@@ -90,13 +85,14 @@ export async function scanWriteboost(
 ): Promise<WriteboostScan> {
   const count = slotCountOf(device.sizeBytes);
   const slots: Slot[] = new Array(count);
+  const table = new EntryTable();
   let next = 0;
   let done = 0;
   const work = async () => {
     const bytes = new Uint8Array(slotBytes);
     while (next < count) {
       const slot = next++;
-      slots[slot] = await readSlot(device, slot, bytes);
+      slots[slot] = await readSlot(device, slot, bytes, table);
       onProgress?.(++done * slotBytes, count * slotBytes);
     }
   };
@@ -106,6 +102,7 @@ export async function scanWriteboost(
     sizeBytes: device.sizeBytes,
     lastWriteback: await readLastWriteback(device),
     slots,
+    table,
   };
 }
 
@@ -119,7 +116,12 @@ async function readLastWriteback(device: ReadableDevice): Promise<number> {
   return view.getUint32(at + 4, true) * 2 ** 32 + view.getUint32(at, true);
 }
 
-async function readSlot(device: ReadableDevice, slot: number, bytes: Uint8Array<ArrayBuffer>): Promise<Slot> {
+async function readSlot(
+  device: ReadableDevice,
+  slot: number,
+  bytes: Uint8Array<ArrayBuffer>,
+  table: EntryTable,
+): Promise<Slot> {
   try {
     await device.read(slotOffset(slot), bytes.subarray(0, blockBytes));
     const { length } = readHeader(bytes);
@@ -128,10 +130,10 @@ async function readSlot(device: ReadableDevice, slot: number, bytes: Uint8Array<
     if (claimed > blockBytes) {
       await device.read(slotOffset(slot) + blockBytes, bytes.subarray(blockBytes, claimed));
     }
-    const found = judge(slot, bytes.subarray(0, claimed));
+    const found = judge(slot, bytes.subarray(0, claimed), table);
     if (found.state !== "bad") return found;
     await device.read(slotOffset(slot), bytes);
-    return judge(slot, bytes);
+    return judge(slot, bytes, table);
   } catch (error) {
     if (!(error instanceof DeviceError) || error.code !== "EIO") throw error;
     return { slot, id: 0, state: "unreadable", entries: undefined, why: "cannot be read" };
@@ -139,14 +141,14 @@ async function readSlot(device: ReadableDevice, slot: number, bytes: Uint8Array<
 }
 
 /** Says what a slot is; `bytes` is all of it, or as much as its header claims to use. */
-function judge(slot: number, bytes: Uint8Array<ArrayBuffer>): Slot {
+function judge(slot: number, bytes: Uint8Array<ArrayBuffer>, table: EntryTable): Slot {
   const { id, checksum, length } = readHeader(bytes);
   const block = bytes.subarray(0, blockBytes);
-  if (block.every((byte) => byte === 0)) return { slot, id: 0, state: "blank", entries: [] };
+  if (block.every((byte) => byte === 0)) return { slot, id: 0, state: "blank", entries: noEntries };
   const right = lengthFor(bytes, checksum, length);
   if (right === undefined) {
     const flipped = findFlip(bytes, checksum, length);
-    const claimed = claimedEntries(block, id, length, flipped);
+    const claimed = claimedEntries(table, block, id, length, flipped);
     return {
       slot,
       id,
@@ -157,17 +159,19 @@ function judge(slot: number, bytes: Uint8Array<ArrayBuffer>): Slot {
       why: length > lengthMax ? `has the length ${length}, over ${lengthMax}` : "does not match its checksum",
     };
   }
-  const entries: Entry[] = [];
+  const first = table.count;
   const seen = new Set<number>();
   for (let index = 0; index < right; index++) {
     const metablock = readMetablock(block, index);
     if (!metablock || seen.has(metablock.block)) {
+      table.truncate(first);
       return { slot, id, state: "bad", entries: undefined, why: "names a block as no module does" };
     }
     seen.add(metablock.block);
     const data = bytes.subarray((1 + index) * blockBytes, (2 + index) * blockBytes);
-    entries.push({ ...metablock, index, crc: crc32c(data) });
+    table.add(metablock.block, metablock.dirtyBits, index, crc32c(data));
   }
+  const entries = table.rangeFrom(first);
   return { slot, id, state: "whole", entries, ...(right === length ? {} : { wrongLength: length }) };
 }
 
@@ -200,22 +204,31 @@ function findFlip(bytes: Uint8Array<ArrayBuffer>, checksum: number, length: numb
  * flipped bit is known to be among them, the claims are those of either reading.
  */
 function claimedEntries(
+  table: EntryTable,
   block: Uint8Array,
   id: number,
   length: number,
   flipped: FlippedBit | undefined,
-): Entry[] | undefined {
+): EntryRange | undefined {
   if (!flipped || flipped.byte >= blockBytes || flipped.byte < segmentField.metablocks) {
-    return readClaims(block, id, length);
+    return readClaims(table, block, id, length);
   }
   const mended = block.slice();
   mended[flipped.byte]! ^= 1 << flipped.bit;
-  const claims = readClaims(mended, id, length);
-  return claims && [...claims, ...(readClaims(block, id, length) ?? [])];
+  const claims = readClaims(table, mended, id, length);
+  if (!claims) return undefined;
+  readClaims(table, block, id, length);
+  return table.rangeFrom(claims.first);
 }
 
-function readClaims(block: Uint8Array, id: number, length: number): Entry[] | undefined {
-  const entries: Entry[] = [];
+/** Adds what a header claims; nothing when it claims what no module writes. */
+function readClaims(
+  table: EntryTable,
+  block: Uint8Array,
+  id: number,
+  length: number,
+): EntryRange | undefined {
+  const first = table.count;
   const seen = new Set<number>();
   const isKnown = length > 0 && length <= lengthMax;
   for (let index = 0; index < (isKnown ? length : lengthMax); index++) {
@@ -225,10 +238,13 @@ function readClaims(block: Uint8Array, id: number, length: number): Entry[] | un
     if (isEmpty && !isKnown) continue;
     const metablock = readMetablock(block, index);
     const padding = block.subarray(at + 9, at + 16);
-    if (!metablock || seen.has(metablock.block) || padding.some((byte) => byte !== 0)) return undefined;
+    if (!metablock || seen.has(metablock.block) || padding.some((byte) => byte !== 0)) {
+      table.truncate(first);
+      return undefined;
+    }
     seen.add(metablock.block);
-    entries.push({ ...metablock, index, crc: 0 });
+    table.add(metablock.block, metablock.dirtyBits, index, 0);
   }
   // A flush leaves segments that hold nothing; without an id nothing says that this was one.
-  return entries.length > 0 || id > 0 ? entries : undefined;
+  return table.count > first || id > 0 ? table.rangeFrom(first) : undefined;
 }
