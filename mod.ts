@@ -35,6 +35,9 @@ export type {
 export { Cache } from "./src/cache/cache.ts";
 export type { DrainOptions, DrainReport } from "./src/cache/drain.ts";
 export type { CacheMap } from "./src/cache/map.ts";
+export type { AttachOptions, AttachReport, Mirror, MirrorStatus } from "./src/cache/mirror.ts";
+export type { LegOptions } from "./src/cache/legs.ts";
+export type { LegStatus } from "./src/device/mirror.ts";
 export type { CacheState, CacheStatus } from "./src/cache/status.ts";
 export type { LatencySummary } from "./src/latency.ts";
 export { formatCache, type FormatOptions, type FormatReport } from "./src/cache/format.ts";

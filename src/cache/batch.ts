@@ -9,6 +9,7 @@
  * @module
  */
 
+import { readChecked } from "../device/copies.ts";
 import { DeviceError } from "../errors.ts";
 import type { LogWriter } from "../log/writer.ts";
 import { blockBytes, fullMask, mib, sectorBytes } from "../units.ts";
@@ -236,7 +237,13 @@ export class BatchLoader {
     const { device, geometry, kernels } = this.#core;
     const bytes = new Uint8Array(places.length * blockBytes);
     try {
-      await device.read(geometry.logOffset + batch.slots[places[0]!]! * blockBytes, bytes);
+      await readChecked(
+        device,
+        geometry.logOffset + batch.slots[places[0]!]! * blockBytes,
+        bytes,
+        blockBytes,
+        (i, block) => kernels.crc32cOf(block) === kernels.crcs[batch.slots[places[i]!]!],
+      );
     } catch (error) {
       await this.#readSingly(batch, places, error);
       return;
@@ -255,7 +262,14 @@ export class BatchLoader {
     for (const place of places) {
       const bytes = new Uint8Array(blockBytes);
       try {
-        await device.read(geometry.logOffset + batch.slots[place]! * blockBytes, bytes);
+        const slot = batch.slots[place]!;
+        await readChecked(
+          device,
+          geometry.logOffset + slot * blockBytes,
+          bytes,
+          blockBytes,
+          (_, block) => kernels.crc32cOf(block) === kernels.crcs[slot],
+        );
         kernels.bytes.set(bytes, this.pointerOf(place));
       } catch (cause) {
         batch.skipped[place] = 1;

@@ -21,6 +21,7 @@ import { IdleMark } from "./idle_mark.ts";
 import { LentBuffers } from "./lent_buffers.ts";
 import { loseVersion, lostRanges, persistLosses } from "./losses.ts";
 import { type CacheMap, MapMaker } from "./map.ts";
+import type { Mirror } from "./mirror.ts";
 import type { RecoveryReport } from "./open.ts";
 import { ReadSlots } from "./read_slots.ts";
 import { Reads } from "./reads.ts";
@@ -50,6 +51,7 @@ interface Parts {
   /** Absent when the cache is read-only. */
   store: SuperblockStore | undefined;
   recovery: RecoveryReport;
+  mirror: Mirror | undefined;
 }
 
 /** What opening alone may do with a cache; not part of the library's face. */
@@ -120,14 +122,17 @@ export class Cache implements Volume {
   #onIdle: () => void = () => {};
   /** What opening found. */
   readonly recovery: RecoveryReport;
+  /** The legs of a mirrored cache device, undefined when it is a plain one. */
+  readonly mirror: Mirror | undefined;
 
   /**
    * Use `openCache`.
    *
    * @ignore
    */
-  private constructor({ core, superblock, store, recovery }: Parts) {
+  private constructor({ core, superblock, store, recovery, mirror }: Parts) {
     this.#core = core;
+    this.mirror = mirror;
     this.#superblock = superblock;
     this.recovery = recovery;
     this.#openedMs = core.clock.monotonicMs();
@@ -370,6 +375,7 @@ export class Cache implements Volume {
       draining: this.#draining > 0,
       stopping: this.#closed !== undefined,
       damaged: this.recovery.damaged,
+      mirror: this.mirror?.status() ?? null,
     });
   }
 
@@ -391,6 +397,7 @@ export class Cache implements Volume {
 
   async #close(): Promise<void> {
     this.#stopTimer();
+    if (this.mirror) await this.mirror.stop();
     const engine = this.#engine;
     let failure: unknown;
     if (engine) {

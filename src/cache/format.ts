@@ -17,6 +17,8 @@ import { backingBlocksOf, type Geometry, planGeometry, segmentBlocksOf } from ".
 import { segmentBlocksDefault, superblockOffsets } from "../log/layout.ts";
 import { encodeSuperblock, formatUuid, type Superblock } from "../log/superblock.ts";
 import { portableIo } from "../io/portable.ts";
+import { type LegMark, newLegName, writeLegMarks } from "../log/leg_mark.ts";
+import { isNbdUri } from "../nbd/uri.ts";
 import { type RandomSource, systemRandom } from "../random.ts";
 import { blockBytes, formatSize, mib, sectorBytes } from "../units.ts";
 import { planMemory } from "../wasm/memory_map.ts";
@@ -30,9 +32,11 @@ import { lentBufferBytes } from "./volume.ts";
 export interface FormatOptions {
   /** The cache device: a path, or a device of your own. */
   cache: string | BlockDevice;
+  /** A second device that gets everything the first one gets, so that either alone is enough; made new as well. */
+  mirror?: string | BlockDevice;
   /** The backing device that it will belong to; only read. */
   backing: string | BlockDevice;
-  /** Bytes; makes the missing regular file `cache`. */
+  /** Bytes; makes the missing regular file `cache`, and `mirror`. */
   cacheSize?: number;
   /** Bytes; a power of two from 128 KiB to 8 MiB, 512 KiB by default. */
   segmentSize?: number;
@@ -95,20 +99,39 @@ export async function formatCache(options: FormatOptions): Promise<FormatReport>
     : segmentBlocksOf(options.segmentSize);
   const backing = await openTarget(options.backing, false);
   try {
-    await refuseSame(options.cache, options.backing);
-    const created = await createMissing(options, segmentBlocks);
-    const cache = await openTarget(options.cache, true);
+    const targets = options.mirror === undefined ? [options.cache] : [options.cache, options.mirror];
+    for (const target of targets) await refuseSame(target, options.backing, "the backing device itself");
+    if (options.mirror !== undefined) {
+      await refuseSame(options.mirror, options.cache, "the cache device itself");
+    }
+    const made: string[] = [];
+    const devices: BlockDevice[] = [];
     try {
-      if (!options.force && !created) await refuseForeign(cache);
-      const geometry = planGeometry(cache.sizeBytes, segmentBlocks);
-      checkMemory(geometry, backing);
-      if (!created) await preallocate(cache, options.onProgress);
-      return await formatDevices(cache, backing, { ...options, segmentBlocks });
+      for (const target of targets) {
+        const created = await createMissing(target, options, segmentBlocks);
+        if (created) made.push(target as string);
+        const device = await openTarget(target, true);
+        devices.push(device);
+        if (!options.force && !created) await refuseForeign(device);
+        const geometry = planGeometry(device.sizeBytes, segmentBlocks);
+        checkMemory(geometry, backing);
+      }
+      for (const [i, device] of devices.entries()) {
+        if (!made.includes(targets[i] as string)) await preallocate(device, options.onProgress);
+      }
+      const { mirror: _, ...others } = options;
+      return await formatDevices(devices[0]!, backing, {
+        ...others,
+        segmentBlocks,
+        ...(devices[1] ? { mirror: devices[1] } : {}),
+      });
     } catch (error) {
-      if (created) await portableIo.remove(options.cache as string).catch(() => {});
+      for (const path of made) await portableIo.remove(path).catch(() => {});
       throw error;
     } finally {
-      if (typeof options.cache === "string") await cache.close();
+      for (const [i, device] of devices.entries()) {
+        if (typeof targets[i] === "string") await device.close();
+      }
     }
   } finally {
     if (typeof options.backing === "string") await backing.close();
@@ -119,9 +142,12 @@ export async function formatCache(options: FormatOptions): Promise<FormatReport>
 export async function formatDevices(
   cache: BlockDevice,
   backing: BlockDevice,
-  options: { segmentBlocks: number; clock?: Clock; random?: RandomSource },
+  options: { segmentBlocks: number; clock?: Clock; random?: RandomSource; mirror?: BlockDevice },
 ): Promise<FormatReport> {
-  const geometry = planGeometry(cache.sizeBytes, options.segmentBlocks);
+  const { mirror } = options;
+  const legs = mirror ? [cache, mirror] : [cache];
+  const cacheBytes = Math.min(...legs.map(({ sizeBytes }) => sizeBytes));
+  const geometry = planGeometry(cacheBytes, options.segmentBlocks);
   backingBlocksOf(backing.sizeBytes);
   const uuid = new Uint8Array(16);
   (options.random ?? systemRandom)(uuid);
@@ -132,11 +158,12 @@ export async function formatDevices(
   const now = (options.clock ?? systemClock).wallMs();
   const superblock: Superblock = {
     uuid,
+    mirrored: mirror !== undefined,
     generation: 1,
     clean: true,
     epoch: { number: 0, randomLow: 0, randomHigh: 0, firstSequence: 1 },
     geometry,
-    cacheBytes: cache.sizeBytes,
+    cacheBytes,
     tail: start,
     durableMark: 0,
     head: start,
@@ -148,43 +175,85 @@ export async function formatDevices(
     samples: [],
     previous: undefined,
   };
-  // An older cache's superblocks, and signatures of others, must not be found again.
-  await cache.write(0, new Uint8Array(mib));
-  await writeCheckpoint(cache, superblock, emptySlotBits(geometry));
-  await cache.sync();
-  for (const [copy, offset] of superblockOffsets.entries()) {
-    await cache.write(offset, encodeSuperblock({ ...superblock, generation: 1 + copy }, copy));
-    await cache.sync();
+  for (const leg of legs) {
+    // An older cache's superblocks, and signatures of others, must not be found again.
+    await leg.write(0, new Uint8Array(mib));
+    await writeCheckpoint(leg, superblock, emptySlotBits(geometry));
+    await leg.sync();
+  }
+  if (mirror) await writeMarks(cache, mirror, uuid, options.random ?? systemRandom);
+  for (const leg of legs) {
+    for (const [copy, offset] of superblockOffsets.entries()) {
+      await leg.write(offset, encodeSuperblock({ ...superblock, generation: 1 + copy }, copy));
+      await leg.sync();
+    }
   }
   return {
     uuid: formatUuid(uuid),
-    cacheBytes: cache.sizeBytes,
+    cacheBytes,
     segmentBytes: geometry.segmentBlocks * blockBytes,
     segments: geometry.segmentCount,
     backingBytes: backing.sizeBytes,
   };
 }
 
-async function refuseSame(cache: string | BlockDevice, backing: string | BlockDevice): Promise<void> {
-  let same = cache === backing;
-  if (typeof cache === "string" && typeof backing === "string") {
-    if (!await portableIo.stat(cache).catch(() => undefined)) return;
-    // A URI is no path.
-    const other = await portableIo.realPath(backing).catch(() => undefined);
-    same = other !== undefined && await portableIo.realPath(cache) === other;
+/** Both legs say that they belong together. */
+async function writeMarks(
+  cache: BlockDevice,
+  mirror: BlockDevice,
+  uuid: Uint8Array<ArrayBuffer>,
+  random: RandomSource,
+): Promise<void> {
+  const names = [newLegName(random), newLegName(random)] as const;
+  for (const [i, device] of [cache, mirror].entries()) {
+    const mark: LegMark = {
+      uuid,
+      generation: 0,
+      claim: "together",
+      self: names[i]!,
+      other: names[1 - i]!,
+      legBytes: device.sizeBytes,
+      sinceSequence: 0,
+      sinceMs: 0,
+    };
+    await writeLegMarks({
+      mark,
+      write: (offset, bytes) => device.write(offset, bytes),
+      sync: () => device.sync(),
+    }, {});
+  }
+}
+
+async function refuseSame(
+  cache: string | BlockDevice,
+  other: string | BlockDevice,
+  what: string,
+): Promise<void> {
+  let same = cache === other;
+  if (!same && typeof cache === "string" && typeof other === "string") {
+    const facts = await Promise.all(
+      [cache, other].map((path) => portableIo.stat(path).catch(() => undefined)),
+    );
+    if (facts.includes(undefined)) return;
+    same = await portableIo.realPath(cache) === await portableIo.realPath(other);
   }
   if (!same) return;
   throw new RefusedError(
     `Cannot format ${
       typeof cache === "string" ? cache : cache.name
-    }: it is the backing device itself; give two different devices`,
+    }: it is ${what}; give two different devices`,
   );
 }
 
 /** Makes the cache file when it is missing and a size was given. Returns whether it did. */
-async function createMissing(options: FormatOptions, segmentBlocks: number): Promise<boolean> {
-  const { cache, cacheSize } = options;
+async function createMissing(
+  cache: string | BlockDevice,
+  options: FormatOptions,
+  segmentBlocks: number,
+): Promise<boolean> {
+  const { cacheSize } = options;
   if (typeof cache !== "string") return false;
+  if (isNbdUri(cache)) return false;
   const facts = await portableIo.stat(cache);
   if (facts) {
     if (cacheSize !== undefined && facts.kind === "file" && facts.sizeBytes !== cacheSize) {

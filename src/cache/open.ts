@@ -10,6 +10,7 @@
 
 import { type Clock, systemClock } from "../clock.ts";
 import type { BlockDevice } from "../device/block_device.ts";
+import { MirrorDevice } from "../device/mirror.ts";
 import { RefusedError } from "../errors.ts";
 import { readCheckpoint, type SlotBits } from "../log/checkpoint.ts";
 import type { Epoch } from "../log/codec.ts";
@@ -32,7 +33,9 @@ import type { Core } from "./core.ts";
 import { Foreground } from "./foreground.ts";
 import { lentBuffersMax } from "./lent_buffers.ts";
 import { RangeLocks } from "./locks.ts";
-import { checkPair, readSuperblocks, withPair } from "./pair.ts";
+import { type LegOptions, type OpenedCache, openLegs } from "./legs.ts";
+import { Mirror } from "./mirror.ts";
+import { checkPair, type OpenTarget, openTarget } from "./pair.ts";
 import { readSlotBlocks } from "./read_slots.ts";
 import { Statistics } from "./statistics.ts";
 import { defaultTunables, type Tunables } from "./tunables.ts";
@@ -45,9 +48,7 @@ const bufferBytes = 8 * mib;
 const bufferCountMin = 4;
 
 /** How to open a cache. */
-export interface CacheOptions {
-  /** The cache device: a path, or a device of your own. */
-  cache: string | BlockDevice;
+export interface CacheOptions extends LegOptions {
   /** The backing device: a path, or a device of your own. */
   backing: string | BlockDevice;
   /** Writes nothing to either device and refuses writes. */
@@ -76,8 +77,10 @@ export interface CacheOptions {
   onProgress?: (done: number, total: number) => void;
 }
 
-/** What only the simulator sets, so that small worlds reach every state. */
+/** What only the engine's own thread and the simulator set. */
 export interface EngineOptions extends CacheOptions {
+  /** Opens paths and URIs; by default on the portable backend. */
+  openTarget?: OpenTarget;
   /** Segments that RAM holds. */
   bufferCount?: number;
   /** Blocks of log that may be un-synced, at least two segments. */
@@ -140,12 +143,30 @@ export interface RecoveryReport {
  * ```
  */
 export async function openCache(options: CacheOptions): Promise<Cache> {
+  const { openTarget: openPath = openTarget }: EngineOptions = options;
   const write = !(options.readOnly ?? false);
-  return await withPair(options, write, (device, backing) => open(options, device, backing));
+  let backing = typeof options.backing === "string" ? undefined : options.backing;
+  let opened: OpenedCache | undefined;
+  try {
+    opened = await openLegs(options, {
+      open: (target) => openPath(target, write, "cache"),
+      clock: options.clock ?? systemClock,
+      warn: options.warn ?? (() => {}),
+    });
+    backing = typeof options.backing === "string"
+      ? await openPath(options.backing, write, "backing")
+      : options.backing;
+    return await open(options, opened, backing);
+  } catch (error) {
+    await backing?.close();
+    await opened?.device.close();
+    await opened?.resync?.close();
+    throw error;
+  }
 }
 
-async function open(options: EngineOptions, device: BlockDevice, backing: BlockDevice): Promise<Cache> {
-  const { superblock, copy, problems } = await readSuperblocks(device);
+async function open(options: EngineOptions, opened: OpenedCache, backing: BlockDevice): Promise<Cache> {
+  const { device, superblock, copy, problems } = opened;
   const warn = options.warn ?? (() => {});
   for (const problem of problems) {
     warn(`${device.name}: ${problem.message}; the other copy is used, and nothing is lost`);
@@ -219,7 +240,8 @@ async function open(options: EngineOptions, device: BlockDevice, backing: BlockD
   };
   if (readOnly) {
     core = { ...shared, writer: undefined };
-    return cache = cacheSeam.make({ core, superblock, store: undefined, recovery });
+    const mirror = mirrorOf(options, core, superblock);
+    return cache = cacheSeam.make({ core, superblock, store: undefined, recovery, mirror });
   }
   const epoch = newEpoch(superblock.epoch, walk.head.sequence, options.random ?? systemRandom);
   const writer = new LogWriter({
@@ -242,7 +264,8 @@ async function open(options: EngineOptions, device: BlockDevice, backing: BlockD
   core = { ...shared, writer };
   // The tail passes no gap before all that was lost in it is written down as lost.
   for (const gap of walk.gaps) if (gap.lost) segments.held.add(segments.of(gap.slot));
-  cache = cacheSeam.make({ core, superblock: store.current, store, recovery });
+  const mirror = mirrorOf(options, core, superblock);
+  cache = cacheSeam.make({ core, superblock: store.current, store, recovery, mirror });
   try {
     if (recovery.damaged) await cacheSeam.persistLosses(cache);
   } catch (error) {
@@ -250,7 +273,22 @@ async function open(options: EngineOptions, device: BlockDevice, backing: BlockD
     throw error;
   }
   segments.forgetLost();
+  // In the background; what goes wrong is warned of.
+  if (opened.resync) mirror!.attach(opened.resync).catch((error) => warn(`${error.message}`, "error"));
   return cache;
+}
+
+function mirrorOf(options: EngineOptions, core: Core, superblock: Superblock): Mirror | undefined {
+  const { device } = core;
+  if (!(device instanceof MirrorDevice)) return undefined;
+  const { openTarget: open = openTarget, random = systemRandom } = options;
+  return new Mirror({
+    core,
+    device,
+    uuid: superblock.uuid,
+    open: (target) => open(target, true, "cache"),
+    random,
+  });
 }
 
 /** Walks the log and replays it into `versions`. */
@@ -325,7 +363,7 @@ async function beginEpoch(options: {
   geometry: { logOffset: number };
 }): Promise<void> {
   const { device, backing, store, walk, epoch, geometry } = options;
-  for (const { slot, bytes } of walk.rewrites) {
+  for (const { slot, bytes } of [...walk.mends, ...walk.rewrites]) {
     await device.write(geometry.logOffset + slot * blockBytes, bytes);
   }
   await device.sync();

@@ -28,27 +28,12 @@ const samplesMax = 32;
 /** Blocks that are tried to find them. */
 const sampleTriesMax = 128;
 
+/** Opens the path or URI of a cache device or of a backing device. */
+export type OpenTarget = (target: string, write: boolean, role: "cache" | "backing") => Promise<BlockDevice>;
+
 /** Opens `target` if it is a path; a device that was handed in is used as it is. */
 export async function openTarget(target: string | BlockDevice, write: boolean): Promise<BlockDevice> {
   return typeof target === "string" ? await openDevice(target, { write }) : target;
-}
-
-/** Opens both, the cache first; what was opened is closed again when `use` fails. */
-export async function withPair<T>(
-  targets: { cache: string | BlockDevice; backing: string | BlockDevice },
-  write: boolean,
-  use: (cache: BlockDevice, backing: BlockDevice) => Promise<T>,
-): Promise<T> {
-  const cache = await openTarget(targets.cache, write);
-  let backing: BlockDevice | undefined;
-  try {
-    backing = await openTarget(targets.backing, write);
-    return await use(cache, backing);
-  } catch (error) {
-    await backing?.close();
-    await cache.close();
-    throw error;
-  }
 }
 
 /** Reads the pair of superblocks and chooses. Throws `RefusedError` with the reason when there is none to use. */

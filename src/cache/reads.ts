@@ -8,6 +8,7 @@
  * @module
  */
 
+import { readChecked } from "../device/copies.ts";
 import { DeviceError } from "../errors.ts";
 import { blockBytes, fullMask, roundDown, roundUp, sectorBytes } from "../units.ts";
 import { noSlot } from "../wasm/kernels.ts";
@@ -220,7 +221,13 @@ export class Reads {
     for (let segment = first; segment <= last; segment++) segments.pins[segment]!++;
     let failure: unknown;
     try {
-      await device.read(geometry.logOffset + slot * blockBytes, into);
+      await readChecked(
+        device,
+        geometry.logOffset + slot * blockBytes,
+        into,
+        blockBytes,
+        (i, bytes) => kernels.crc32cOf(bytes) === crcs[i],
+      );
     } catch (error) {
       failure = error;
     } finally {

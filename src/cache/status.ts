@@ -11,6 +11,7 @@ import type { LatencySummary } from "../latency.ts";
 import { blockBytes } from "../units.ts";
 import { version } from "../version.ts";
 import type { Core } from "./core.ts";
+import type { MirrorStatus } from "./mirror.ts";
 import type { Tail } from "./tail.ts";
 import type { WriteBack } from "./writeback.ts";
 
@@ -19,7 +20,7 @@ import type { WriteBack } from "./writeback.ts";
  *
  * - `serving`: all is well
  * - `read-only`: it was opened so, or damage was found and not accepted
- * - `degraded`: it serves, but the backing device fails or blocks are lost
+ * - `degraded`: it serves, but the backing device fails, blocks are lost, or a mirror has one leg alone
  * - `poisoned`: the log cannot be written any more; writes and flushes fail with EIO until it is opened again
  * - `draining`: everything is being written back, because `drain` was called
  * - `stopping`: it is closing, or closed
@@ -77,6 +78,8 @@ export interface CacheStatus {
     /** RAM for the index, for what is on its way to the log and for write-back; fixed when the cache is opened. */
     ramBytes: number;
   };
+  /** The legs of a mirrored cache device; null when it is a plain one. */
+  mirror: MirrorStatus | null;
   /** Requests, and how many of them failed. */
   requests: { read: number; write: number; flush: number; trim: number; zero: number; error: number };
   /** Bytes that clients read and wrote, that went to the log, and that went to the backing device. */
@@ -127,7 +130,13 @@ export function makeStatus(
   core: Core,
   superblock: Superblock,
   engine: { writer: LogWriter; tail: Tail; writeback: WriteBack; store: SuperblockStore } | undefined,
-  facts: { uptimeMs: number; draining: boolean; stopping: boolean; damaged: boolean },
+  facts: {
+    uptimeMs: number;
+    draining: boolean;
+    stopping: boolean;
+    damaged: boolean;
+    mirror: MirrorStatus | null;
+  },
 ): CacheStatus {
   const { kernels, versions, statistics, geometry, tunables } = core;
   const writer = engine?.writer;
@@ -138,7 +147,7 @@ export function makeStatus(
   const bytesPerSecond = Math.round(statistics.writebackRate.at(nowMs));
   const away = core.backing.away?.() ?? null;
   let state: CacheState = "serving";
-  if (lastError || away !== null || versions.poison.any) state = "degraded";
+  if (lastError || away !== null || versions.poison.any || facts.mirror?.whole === false) state = "degraded";
   if (facts.draining) state = "draining";
   if (!engine) state = "read-only";
   if (writer?.failure) state = "poisoned";
@@ -164,6 +173,7 @@ export function makeStatus(
       durableSequence: writer?.durableSequence ?? superblock.durableMark,
       ramBytes: kernels.map.totalBytes,
     },
+    mirror: facts.mirror,
     requests: {
       read: statistics.readRequests,
       write: statistics.writeRequests,

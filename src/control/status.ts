@@ -31,7 +31,8 @@ export function serverStatus(
   engine: EngineStatus,
   { io, ioReason }: { io: "ring" | "portable"; ioReason: string },
 ): ServerStatus {
-  const { version, uuid, state, uptimeSeconds, backing, cache, blocks, log, writeback, bytes } = engine.cache;
+  const { version, uuid, state, uptimeSeconds, backing, cache, mirror, blocks, log, writeback, bytes } =
+    engine.cache;
   const { read, write, flush, trim, zero, error, bytesRead, bytesWritten } = engine.requests;
   const { latencies } = engine;
   return {
@@ -43,6 +44,7 @@ export function serverStatus(
     uptimeSeconds,
     backing,
     cache,
+    mirror,
     clients: engine.clients,
     requests: { read, write, flush, trim, zero, error },
     bytes: { ...bytes, read: bytesRead, written: bytesWritten },

@@ -54,6 +54,8 @@ export interface BlockDevice {
    * wait for it for a time that the device states, and then reject.
    */
   away?(): string | undefined;
+  /** Nobody needs it any more: calls under way that wait for it to come back reject now. `close` is still to be called. */
+  abandon?(): void;
 }
 
 /**

@@ -11,10 +11,11 @@
 import { assert } from "../errors.ts";
 import { blockBytes } from "../units.ts";
 
-/** The eight bytes that open a superblock, a record and a checkpoint. */
+/** The eight bytes that open a superblock, a record, a checkpoint and a leg's mark. */
 export const superblockMagic = "NBDBOOST";
 export const recordMagic = "NBDBREC1";
 export const checkpointMagic = "NBDBCKPT";
+export const legMarkMagic = "NBDBMLEG";
 
 /** The format version that this code writes and reads. */
 export const formatVersion = 1;
@@ -27,6 +28,8 @@ export const superblockBytes = 8192;
 export const superblockPreviousOffset = 4096;
 /** `ownSlot` of that copy: it stands in no record. */
 export const superblockCopySlot = 0xff_ffff_ffff;
+/** Byte offsets of the two copies of a leg's mark, a sector each; zeroes where a cache has no mirror. */
+export const legMarkOffsets = [16384, 81920] as const;
 /** Byte offset of the checkpoint region. */
 export const checkpointOffset = 131072;
 
@@ -78,6 +81,28 @@ export const checkpointField = {
   slotCount: 48,
   bitmapCrc: 56,
 } as const;
+
+/** Byte offsets inside a leg's mark of 512 bytes. */
+export const legMarkField = {
+  magic: 0,
+  copy: 8,
+  crc: 12,
+  uuid: 16,
+  generation: 32,
+  claim: 40,
+  self: 48,
+  other: 56,
+  legBytes: 64,
+  sinceSequence: 72,
+  sinceMs: 80,
+} as const;
+/** `claim` of a leg's mark, from 1 on: both legs count, this one alone does, this one does not. */
+export const legStates = ["together", "alone", "copying"] as const;
+
+/** `incompatible` bit of a superblock: the cache device has two legs, and their marks count. */
+export const featureMirrored = 1;
+/** All bits of `incompatible` that this code knows. */
+export const featuresKnown = featureMirrored;
 
 /** `state` of a superblock. */
 export const superblockState = { open: 1, clean: 2 } as const;
@@ -166,6 +191,11 @@ export const unsyncedBytesMax = 32 * 1024 * 1024;
 /** Blocks are u32 in this engine, u40 on disk. */
 export const backingBlocksMax = 0xffff_fff0;
 
+assert(
+  superblockOffsets[0] + superblockBytes <= legMarkOffsets[0] && legMarkOffsets[0] < superblockOffsets[1] &&
+    superblockOffsets[1] + superblockBytes <= legMarkOffsets[1] && legMarkOffsets[1] < checkpointOffset,
+  "marks lie between the superblocks and the checkpoint",
+);
 assert(recordField.entries + recordEntriesMax * entryBytes === halfBytes, "entries fill the first half");
 assert(previousField.entries + recordEntriesMax * entryBytes === blockBytes, "entries fill the second half");
 assert(recordEntriesMax > recordDataMax, "room for ranges beside a full record");

@@ -8,11 +8,12 @@
  */
 
 import type { BlockDevice } from "../device/block_device.ts";
+import { copiesOf } from "../device/copies.ts";
 import { DeviceError } from "../errors.ts";
 import { blockBytes, mib } from "../units.ts";
 import { type Bytes, decodeRecord, hasMagic, type RecordHeader } from "./codec.ts";
 import type { Geometry } from "./geometry.ts";
-import { recordMagic } from "./layout.ts";
+import { halfBytes, recordMagic } from "./layout.ts";
 import { unsyncedBlocksMax } from "./writer.ts";
 
 /** Segments whose headers are read at the same time. */
@@ -41,10 +42,19 @@ export class LogReader {
   /** Whether such a place may be taken for a torn end, though it might hold what was flushed: a loss that was accepted. */
   acceptUnreadable = false;
 
-  /** As {@linkcode blocks}, but what cannot be read is zeroes and noted: one bad place must cost only itself. */
-  async readable(slot: number, count: number): Promise<Bytes> {
+  /** Copies of the log that may differ where one is damaged, or where a crash cut them off. */
+  get copyCount(): number {
+    return copiesOf(this.device).length;
+  }
+
+  /**
+   * As {@linkcode blocks}, but what cannot be read is zeroes and noted: one bad place must cost only itself. `copy`: which one
+   * is asked first, where the device has several.
+   */
+  async readable(slot: number, count: number, copy = 0): Promise<Bytes> {
     try {
-      return await this.blocks(slot, count);
+      if (copy === 0 || copy >= this.copyCount) return await this.blocks(slot, count);
+      return await this.#blocksOf(copy, slot, count).catch(() => this.blocks(slot, count));
     } catch (error) {
       if (!(error instanceof DeviceError) || error.code !== "EIO") throw error;
       if (count === 1) {
@@ -85,11 +95,18 @@ export class LogReader {
     return bytes;
   }
 
+  async #blocksOf(copy: number, slot: number, count: number): Promise<Bytes> {
+    const bytes = new Uint8Array(count * blockBytes);
+    await copiesOf(this.device)[copy]!.read(this.geometry.logOffset + slot * blockBytes, bytes);
+    return bytes;
+  }
+
   /**
    * The headers that follow each other in `segment` from `offset` on, up to the first block that should be a header and
-   * is none. Reads of the segments after it are started.
+   * is none. Reads of the segments after it are started. `copy`: see {@linkcode readable}.
    */
-  async headers(segment: number, offset: number): Promise<RecordHeader[]> {
+  async headers(segment: number, offset: number, copy = 0): Promise<RecordHeader[]> {
+    if (copy > 0 && copy < this.copyCount) return await this.#readHeaders(segment, offset, copy);
     const { segmentCount } = this.geometry;
     const wanted = offset === 0 ? this.#ahead.get(segment) : undefined;
     this.#ahead.delete(segment);
@@ -109,18 +126,18 @@ export class LogReader {
     this.#ahead.clear();
   }
 
-  async #readHeaders(segment: number, offset: number): Promise<RecordHeader[]> {
+  async #readHeaders(segment: number, offset: number, copy = 0): Promise<RecordHeader[]> {
     const { segmentBlocks } = this.geometry;
     const first = segment * segmentBlocks;
     const headers: RecordHeader[] = [];
     if (segmentBlocks - offset < 2) return headers;
-    const header = decodeRecord(await this.readable(first + offset, 1), first + offset, this.uuid);
+    const header = decodeRecord(await this.readable(first + offset, 1, copy), first + offset, this.uuid);
     if (!header) return headers;
     headers.push(header);
     offset += 1 + header.dataCount;
     if (segmentBlocks - offset < 2) return headers;
     // The rest of the segment in one read: small records come in crowds.
-    const rest = await this.readable(first + offset, segmentBlocks - offset);
+    const rest = await this.readable(first + offset, segmentBlocks - offset, copy);
     const base = offset;
     while (segmentBlocks - offset >= 2) {
       const at = (offset - base) * blockBytes;
@@ -134,19 +151,33 @@ export class LogReader {
     return headers;
   }
 
-  /** Looks at every block of [slot, slot + count), which may wrap, and yields what decodes as a header. */
+  /** Looks at every block of [slot, slot + count), which may wrap, in all copies, and yields what decodes as a header. */
   async *scan(slot: number, count: number): AsyncGenerator<RecordHeader, void, void> {
     const { slotCount } = this.geometry;
     for (let done = 0; done < count;) {
       const from = (slot + done) % slotCount;
       const length = Math.min(scanBytes / blockBytes, count - done, slotCount - from);
       const bytes = await this.readable(from, length);
-      for (let i = 0; i < length; i++) {
-        if (!hasMagic(bytes, i * blockBytes, recordMagic)) continue;
-        const header = decodeRecord(bytes.slice(i * blockBytes, (i + 1) * blockBytes), from + i, this.uuid);
-        if (header) yield header;
+      yield* this.#headersIn(bytes, from);
+      for (let copy = 1; copy < this.copyCount; copy++) {
+        yield* this.#headersIn(await this.readable(from, length, copy), from, bytes);
       }
       done += length;
     }
   }
+
+  /** What decodes as a header in `bytes`, which begin at `slot`, and is not the same in `known`. */
+  *#headersIn(bytes: Bytes, slot: number, known?: Bytes): Generator<RecordHeader, void, void> {
+    for (let at = 0; at < bytes.length; at += blockBytes) {
+      if (!hasMagic(bytes, at, recordMagic)) continue;
+      if (known !== undefined && isSame(bytes, known, at, at + halfBytes)) continue;
+      const header = decodeRecord(bytes.slice(at, at + blockBytes), slot + at / blockBytes, this.uuid);
+      if (header) yield header;
+    }
+  }
+}
+
+function isSame(a: Bytes, b: Bytes, from: number, to: number): boolean {
+  for (let i = from; i < to; i++) if (a[i] !== b[i]) return false;
+  return true;
 }

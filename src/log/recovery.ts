@@ -66,6 +66,8 @@ export interface Walk {
   records: number;
   /** Records past the mark that were whole, to be written again in place (log-rules.md 7). */
   rewrites: { slot: number; bytes: Uint8Array<ArrayBuffer> }[];
+  /** Headers at or before the mark that one copy of the log has and another has not, to be written again in place. */
+  mends: { slot: number; bytes: Uint8Array<ArrayBuffer> }[];
   /** Records past the mark that were not whole, or came after one that was not. */
   dropped: number;
   gaps: Gap[];
@@ -88,6 +90,8 @@ class Walker {
   readonly #walk: Walk;
   /** Accepted by its header, but past the mark as known so far. */
   readonly #pending: RecordHeader[] = [];
+  /** Accepted from another copy than the first. */
+  readonly #fromOtherCopy: RecordHeader[] = [];
   #segment: number;
   #offset: number;
   #sequence: number;
@@ -116,6 +120,7 @@ class Walker {
       mark: clean ? head.sequence - 1 : durableMark,
       records: 0,
       rewrites: [],
+      mends: [],
       dropped: 0,
       gaps: [],
     };
@@ -133,14 +138,22 @@ class Walker {
       if (this.#atCleanEnd()) break;
       await this.#acceptSegment();
       if (geometry.segmentBlocks - this.#offset < 2) continue;
-      // Once more before anything is concluded: a read may have been at fault, and not what is stored.
+      // Once more before anything is concluded, from another copy where there is one: a read may have been at fault, and not
+      // what is stored.
       const reached = this.#sequence;
-      if (!this.#atCleanEnd()) await this.#acceptSegment();
+      if (!this.#atCleanEnd()) await this.#acceptSegment(1);
       if (this.#sequence > reached) continue;
       if (this.#atCleanEnd() || !(await this.#passGap())) break;
     }
     await this.#verifyPending();
     const walk = this.#walk;
+    for (const header of this.#fromOtherCopy) {
+      const copy = decodePrevious(header.bytes);
+      const isWhole = copy !== undefined && repeatsPredecessorOf(header, copy);
+      if (isWhole && header.sequence <= walk.mark) {
+        walk.mends.push({ slot: header.slot, bytes: header.bytes });
+      }
+    }
     walk.head = {
       slot: (this.#segment * geometry.segmentBlocks + this.#offset) % geometry.slotCount,
       sequence: this.#sequence,
@@ -159,9 +172,10 @@ class Walker {
   }
 
   /** Accepts headers of the present segment up to the first that is not the next record. */
-  async #acceptSegment(): Promise<void> {
-    for (const header of await this.#reader.headers(this.#segment, this.#offset)) {
+  async #acceptSegment(copy = 0): Promise<void> {
+    for (const header of await this.#reader.headers(this.#segment, this.#offset, copy)) {
       if (header.slot !== this.#slot || this.#atCleanEnd() || !this.#follows(header)) return;
+      if (copy > 0 && this.#reader.copyCount > 1) this.#fromOtherCopy.push(header);
       this.#sink.placed(header.slot, header.sequence, header.chain);
       this.#epochStarts.set(header.epoch.number, header.epoch.firstSequence);
       this.#pending.push(header);
@@ -338,7 +352,7 @@ class Walker {
       this.#reader.refuseUnreadable(header.slot, 1 + header.dataCount);
       // As for headers: a second look before a record is called torn. It may fail where the first did not.
       if (!recordIsWhole(header, bytes)) {
-        bytes = await this.#reader.readable(header.slot, 1 + header.dataCount);
+        bytes = await this.#reader.readable(header.slot, 1 + header.dataCount, 1);
         this.#reader.refuseUnreadable(header.slot, 1 + header.dataCount);
       }
       if (recordIsWhole(header, bytes)) {

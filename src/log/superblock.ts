@@ -27,6 +27,8 @@ import { type Geometry, planGeometry } from "./geometry.ts";
 import {
   backingIdBytesMax,
   backingKinds,
+  featureMirrored,
+  featuresKnown,
   formatVersion,
   halfBytes,
   sampleCountMax,
@@ -54,6 +56,8 @@ export interface Sample {
 /** What a superblock says. */
 export interface Superblock {
   uuid: Bytes;
+  /** The cache device has two legs (`leg_mark.ts`). */
+  mirrored: boolean;
   generation: number;
   clean: boolean;
   epoch: Epoch;
@@ -86,6 +90,7 @@ export function encodeSuperblock(superblock: Superblock, copy: number): Bytes {
   putMagic(bytes, field.magic, superblockMagic);
   view.setUint32(field.version, formatVersion, true);
   bytes.set(superblock.uuid, field.uuid);
+  view.setUint32(field.incompatible, superblock.mirrored ? featureMirrored : 0, true);
   putU64(view, field.generation, superblock.generation);
   view.setUint32(field.copy, copy, true);
   view.setUint32(field.state, superblock.clean ? superblockState.clean : superblockState.open, true);
@@ -168,7 +173,7 @@ export function decodeSuperblock(bytes: Bytes, copy: number): Superblock | Super
     view.getUint32(field.incompatible, true),
     view.getUint32(field.incompatible + 4, true),
   ];
-  if (incompatible[0] !== 0 || incompatible[1] !== 0) {
+  if ((incompatible[0]! & ~featuresKnown) !== 0 || incompatible[1] !== 0) {
     return {
       problem: "feature",
       message: `superblock ${copy} needs features ${hex(incompatible[1]!)}${
@@ -197,6 +202,7 @@ function decodeFields(bytes: Bytes, view: DataView, geometry: Geometry): Superbl
   extension.set(bytes.subarray(superblockPreviousOffset, superblockPreviousOffset + halfBytes), halfBytes);
   return {
     uuid: bytes.slice(field.uuid, field.uuid + 16),
+    mirrored: (view.getUint32(field.incompatible, true) & featureMirrored) !== 0,
     generation: getU64(view, field.generation),
     clean: view.getUint32(field.state, true) === superblockState.clean,
     epoch: {
@@ -277,7 +283,11 @@ export function chooseSuperblock(
     );
   }
   const superblock = copies[copy] as Superblock;
-  if (superblock.cacheBytes !== deviceBytes) {
+  // The legs of a mirror may be larger than the cache; their marks know their sizes.
+  const fits = superblock.mirrored
+    ? superblock.cacheBytes <= deviceBytes
+    : superblock.cacheBytes === deviceBytes;
+  if (!fits) {
     throw new RefusedError(
       `Cannot open ${name}: it is ${deviceBytes} bytes (${formatSize(deviceBytes)}) and was formatted with ` +
         `${superblock.cacheBytes} bytes (${formatSize(superblock.cacheBytes)}); restore its size`,

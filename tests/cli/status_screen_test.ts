@@ -30,6 +30,7 @@ const healthy: ServerStatus = {
     ramBytes: 70 * mib,
   },
   clients: 1,
+  mirror: null,
   requests: { read: 1000, write: 1234567, flush: 20, trim: 0, zero: 0, error: 0 },
   bytes: { read: 4 * mib, written: 5 * gib, log: 6 * gib, writeback: gib },
   blocks: { readHit: 750, readMiss: 250, overwritten: 1, writtenBack: 2, copied: 0, bypassed: 0 },

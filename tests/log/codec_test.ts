@@ -153,6 +153,7 @@ function eachFlip(bytes: Uint8Array, from: number, to: number, look: (bit: numbe
 function exampleSuperblock(previous: Superblock["previous"]): Superblock {
   return {
     uuid,
+    mirrored: false,
     generation: 12,
     clean: true,
     epoch,
@@ -173,6 +174,7 @@ function exampleSuperblock(previous: Superblock["previous"]): Superblock {
 const position = fc.record({ slot: u64, sequence: u64, chain: u32 });
 const superblock: fc.Arbitrary<Superblock> = fc.record({
   uuid: noise(16),
+  mirrored: fc.boolean(),
   generation: u64,
   clean: fc.boolean(),
   epoch: fc.record({ number: u32, randomLow: u32, randomHigh: u32, firstSequence: u64 }),
@@ -253,7 +255,7 @@ Deno.test("decodeSuperblock: an unknown incompatible feature and another version
     return "problem" in decoded ? decoded.problem : undefined;
   };
   assertEquals(problemWith(superblockField.version, formatVersion + 1), "version");
-  assertEquals(problemWith(superblockField.incompatible, 1), "feature");
+  assertEquals(problemWith(superblockField.incompatible, 2), "feature");
   assertEquals(problemWith(superblockField.incompatible + 4, 0x8000_0000), "feature");
   assertEquals(problemWith(superblockField.compatible, 1), undefined);
   assertEquals(problemWith(superblockField.segmentBlocks, 129), "geometry");

@@ -8,12 +8,13 @@ import {
   entryBytes,
   entryField,
   halfBytes,
+  legMarkField,
   previousField,
   recordField,
   superblockField,
 } from "../../src/log/layout.ts";
 import { SeededRandom } from "../../src/random.ts";
-import { blockBytes, kib, mib } from "../../src/units.ts";
+import { blockBytes, kib, mib, sectorBytes } from "../../src/units.ts";
 import { assert, assertEquals } from "../assert.ts";
 
 const page = await Deno.readTextFile(new URL("../../docs/format.md", import.meta.url));
@@ -100,6 +101,7 @@ Deno.test("docs/format.md: the tables of fields are those of layout.ts, and no t
   const [second] = tablesUnder("Record, second half");
   const [data, range] = tablesUnder("Entries");
   checkTable("superblock", superblock!, superblockField, blockBytes);
+  checkTable("leg's mark", tablesUnder("Leg's mark")[0]!, legMarkField, sectorBytes);
   checkTable("checkpoint", checkpoint!, checkpointField, blockBytes);
   checkTable("first half", first!, recordField, halfBytes);
   checkTable("second half", second!, previousField, blockBytes);

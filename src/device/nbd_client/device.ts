@@ -116,6 +116,11 @@ export class NbdDevice implements BlockDevice {
     return this.#pool.away;
   }
 
+  /** See {@linkcode BlockDevice.abandon}. */
+  abandon(): void {
+    this.#pool.abandon();
+  }
+
   /** Its URI without parameters. */
   async identity(): Promise<DeviceIdentity> {
     return { kind: "nbd", id: await shorten(this.#settings.id), modifiedMs: 0 };

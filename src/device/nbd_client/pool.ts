@@ -88,6 +88,14 @@ export class Pool {
     if (!this.#closing) this.#retry(reconnectMsMin);
   }
 
+  /** Nobody needs the server any more: what is under way is lost, and nobody waits. */
+  abandon(): void {
+    this.#closing = true;
+    this.#cancelRetry();
+    this.lose("it is not needed any more");
+    for (const { giveUp } of this.#waiters) giveUp();
+  }
+
   /** Says goodbye to the server. Whoever waits for it gives up. */
   async close(): Promise<void> {
     this.#closing = true;
