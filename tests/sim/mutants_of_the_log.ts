@@ -136,7 +136,7 @@ export const mutantsOfTheLog: readonly Mutant[] = [
     world: "faulty",
     why:
       "after a failed sync the page cache shows records that are not on the medium; a power cut takes them",
-    edits: [{ file: open, find: "of walk.rewrites) {", replace: "of walk.rewrites.slice(0, 0)) {" }],
+    edits: [{ file: open, find: "...walk.rewrites]) {", replace: "...walk.rewrites.slice(0, 0)]) {" }],
   },
   {
     name: "open-syncs-no-cache",
