@@ -65,6 +65,39 @@ for (const [tool, how, args] of servers) {
   });
 }
 
+Deno.test("NbdDevice: a server that comes back with a smaller limit gets smaller requests", async () => {
+  let limit: string[] = [];
+  await using server = await ForeignServer.start(
+    "nbdkit",
+    (socket, directory) =>
+      nbdkit(sizeBytes, limit.length > 0 ? ["blocksize-policy"] : [], limit)(socket, directory),
+  );
+  if (server === undefined) return;
+  const device = await openDevice(`${server.uri}&x-wait=20`, { write: true });
+  const bytes = new Uint8Array(2 * mib).fill(1);
+  await device.write(0, bytes);
+  await server.kill();
+  limit = [
+    "blocksize-minimum=1",
+    "blocksize-preferred=4096",
+    "blocksize-maximum=131072",
+    "blocksize-error-policy=error",
+  ];
+  // One is cut for the old server and done by the new one, another is cut for that.
+  const early = device.write(2 * mib, bytes);
+  await server.start();
+  await early;
+  await device.write(4 * mib, bytes.fill(2));
+  const found = new Uint8Array(6 * mib);
+  await device.read(0, found);
+  assertSame(
+    found.subarray(2 * mib),
+    new Uint8Array(4 * mib).fill(1).fill(2, 2 * mib),
+    "what was written since",
+  );
+  await device.close();
+});
+
 /** A cache in front of `uri`. */
 async function withCache(uri: string, body: (cache: Cache, path: string) => Promise<void>): Promise<void> {
   const directory = await Deno.makeTempDir({ prefix: "nbdboost-backing-" });

@@ -8,6 +8,7 @@
  * - No request waits without a bound: without a connection for `waitMs`, on one that moves nothing for `waitMs`, and on one
  *   that moves, but leaves this request unanswered, for `waitsPerRequestMax` times that.
  * - A READ resolves only when the reply covered all of it.
+ * - A sync that overlaps with one that fails fails too: what the latter tells of concerns what the former covers.
  *
  * @module
  */
@@ -17,6 +18,7 @@ import { assert, DeviceError, type DeviceErrorCode } from "../../errors.ts";
 import { command, commandFlag, transmissionFlag, wireError } from "../../nbd/constants.ts";
 import type { BlockDevice, DeviceIdentity } from "../block_device.ts";
 import { shorten } from "../identity.ts";
+import { sectorBytes } from "../../units.ts";
 import { assertRange } from "../range.ts";
 import type { ExportFacts } from "./handshake.ts";
 import { type Link, LinkLost, type LinkRequest, ServerError } from "./link.ts";
@@ -24,6 +26,7 @@ import { Pool } from "./pool.ts";
 import {
   lateWritesMs,
   type NbdSettings,
+  payloadBytesMin,
   pieceBytesMax,
   piecesInFlightMax,
   reconnectMsMax,
@@ -51,6 +54,10 @@ export class NbdDevice implements BlockDevice {
   /** Writes that have resolved, and how many of them the last good sync covered. */
   #written = 0;
   #synced = 0;
+  /** Syncs that have failed. */
+  #failedSyncs = 0;
+  /** The most that a request may carry, as the server of today says. */
+  #payloadBytesMax = pieceBytesMax;
   /** Why what was written since the last good sync cannot be trusted. */
   #inDoubt: string | undefined;
   /** Nothing is written before this. */
@@ -72,7 +79,10 @@ export class NbdDevice implements BlockDevice {
       connect: async (onLost) => {
         const links = await options.connect(onLost);
         const changed = this.#changeOf(links[0]!.facts);
-        if (changed === undefined) return links;
+        if (changed === undefined) {
+          this.#payloadBytesMax = links[0]!.facts.payloadBytesMax;
+          return links;
+        }
         await Promise.all(links.map((link) => link.disconnect()));
         throw new Error(changed);
       },
@@ -172,11 +182,16 @@ export class NbdDevice implements BlockDevice {
   sync(): Promise<void> {
     return this.#call(0, 0, async () => {
       const covers = this.#written;
+      const failedSyncs = this.#failedSyncs;
       try {
         await this.#flush();
+        if (this.#failedSyncs !== failedSyncs) {
+          throw new DeviceError("EIO", `Cannot sync ${this.name}: another sync of it failed meanwhile`);
+        }
         this.#synced = Math.max(this.#synced, covers);
       } catch (error) {
         // Everybody is told by this rejection that nothing since the last good sync can be trusted; so a new life begins.
+        this.#failedSyncs++;
         this.#synced = this.#written;
         this.#inDoubt = undefined;
         throw error;
@@ -196,7 +211,7 @@ export class NbdDevice implements BlockDevice {
   }
 
   get #pieceBytes(): number {
-    return Math.min(pieceBytesMax, this.facts.payloadBytesMax);
+    return Math.min(pieceBytesMax, this.#payloadBytesMax);
   }
 
   async #call<T>(offset: number, length: number, action: () => Promise<T>): Promise<T> {
@@ -248,6 +263,12 @@ export class NbdDevice implements BlockDevice {
       const link = await this.#pool.acquire(deadlineMs);
       const what = `Cannot ${operation} ${request.length} bytes at ${request.offset} of ${this.name}`;
       if (link === undefined) throw this.#tooLate(what, startMs);
+      const { payloadBytesMax } = link.facts;
+      const isPayload = request.source !== undefined || request.target !== undefined;
+      // It was cut when another server answered.
+      if (isPayload && request.length > payloadBytesMax) {
+        return await this.#performCut(operation, request, payloadBytesMax);
+      }
       const early = writes ? this.#writesFromMs - this.#clock.monotonicMs() : 0;
       if (early > 0) {
         await sleep(this.#clock, early);
@@ -267,6 +288,21 @@ export class NbdDevice implements BlockDevice {
         if (this.#clock.monotonicMs() >= deadlineMs) throw this.#tooLate(what, startMs);
       }
     }
+  }
+
+  #performCut(operation: string, request: LinkRequest, pieceBytes: number): Promise<void> {
+    const { offset, source, target } = request;
+    return this.#inPieces(offset, request.length, pieceBytes, (at, length) => {
+      const part = (bytes: Uint8Array<ArrayBuffer>) => bytes.subarray(at - offset, at - offset + length);
+      return this.#perform(operation, {
+        command: request.command,
+        flags: request.flags,
+        offset: at,
+        length,
+        ...(source === undefined ? {} : { source: part(source) }),
+        ...(target === undefined ? {} : { target: part(target) }),
+      });
+    });
   }
 
   async #flush(): Promise<void> {
@@ -339,10 +375,19 @@ export class NbdDevice implements BlockDevice {
     if (!this.readOnly && (facts.flags & transmissionFlag.readOnly) !== 0) {
       return "the export came back read-only";
     }
+    const { blockBytesMin, payloadBytesMax } = facts;
+    if (!takesSectors(facts)) {
+      return `the export came back with requests of multiples of ${blockBytesMin} and at most ${payloadBytesMax} bytes`;
+    }
     const needed = transmissionFlag.sendFlush | transmissionFlag.sendWriteZeroes;
     if ((before.flags & needed & ~facts.flags) !== 0) return "the export came back with fewer abilities";
     return undefined;
   }
+}
+
+/** Whether the requests that we make are such as the server takes. */
+export function takesSectors({ blockBytesMin, payloadBytesMax }: ExportFacts): boolean {
+  return blockBytesMin <= sectorBytes && payloadBytesMax >= payloadBytesMin;
 }
 
 const codes: Record<number, DeviceErrorCode> = { [wireError.EPERM]: "EROFS", [wireError.ENOSPC]: "ENOSPC" };

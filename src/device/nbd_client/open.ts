@@ -10,10 +10,16 @@ import type { Io, IoConnection, SocketAddress, TlsTrust } from "../../io/io.ts";
 import { transmissionFlag } from "../../nbd/constants.ts";
 import { sectorBytes } from "../../units.ts";
 import { ByteStream } from "./byte_stream.ts";
-import { NbdDevice } from "./device.ts";
+import { NbdDevice, takesSectors } from "./device.ts";
 import { type ExportFacts, shakeHands } from "./handshake.ts";
 import { Link } from "./link.ts";
-import { connectMsMax, type NbdSettings, nbdSettings, type TlsSettings } from "./settings.ts";
+import {
+  connectMsMax,
+  type NbdSettings,
+  nbdSettings,
+  payloadBytesMin,
+  type TlsSettings,
+} from "./settings.ts";
 
 type OnLost = (link: Link, reason: string) => void;
 
@@ -136,10 +142,10 @@ function checkFacts(uri: string, facts: ExportFacts, write: boolean): void {
       `Cannot use ${uri} as a device: its size is ${sizeBytes} bytes, expected a multiple of ${sectorBytes} above 0`,
     );
   }
-  if (blockBytesMin > sectorBytes || payloadBytesMax < 64 * 1024) {
+  if (!takesSectors(facts)) {
     throw new UsageError(
       `Cannot use ${uri} as a device: the server takes requests of multiples of ${blockBytesMin} and at most ` +
-        `${payloadBytesMax} bytes, expected multiples of ${sectorBytes} and at least 65536; put something between that ` +
+        `${payloadBytesMax} bytes, expected multiples of ${sectorBytes} and at least ${payloadBytesMin}; put something between that ` +
         `can, such as nbdkit's blocksize filter`,
     );
   }

@@ -7,7 +7,7 @@
 import { UsageError } from "../../errors.ts";
 import type { SocketAddress } from "../../io/io.ts";
 import { formatNbdUri, parseNbdUri } from "../../nbd/uri.ts";
-import { mib } from "../../units.ts";
+import { kib, mib } from "../../units.ts";
 
 /** Seconds for which a request waits for a server that is away, before it fails; `x-wait` in the URI. */
 const waitSecondsStandard = 20;
@@ -30,6 +30,8 @@ export const waitsPerRequestMax = 3;
  * handshake with the new one nothing newer is written.
  */
 export const lateWritesMs = 1_000;
+/** A server that takes less in one request is not used. */
+export const payloadBytesMin = 64 * kib;
 /** A longer read or write is cut into pieces of this size. */
 export const pieceBytesMax = 4 * mib;
 /** A longer range is zeroed in pieces of this size, so that none takes too long where zeroes are really written. */

@@ -142,6 +142,24 @@ Deno.test("NbdDevice: a connection that is lost during a sync fails it", async (
   });
 });
 
+Deno.test("NbdDevice: a sync that overlaps with one that fails does not call good what that one lost", async () => {
+  await withWorld("&x-connections=1", async ({ device, breaker, volume }) => {
+    await device.write(0, new Uint8Array(512));
+    const gate = new Gate();
+    volume.before = (call) => call === "flush" ? gate.pass() : undefined;
+    const first = device.sync();
+    first.catch(() => {});
+    while (gate.waiting < 1) await new Promise((resolve) => setTimeout(resolve, 1));
+    const second = device.sync();
+    second.catch(() => {});
+    breaker.cut();
+    gate.open();
+    await assertRejects(() => first, DeviceError);
+    await assertRejects(() => second, DeviceError);
+    await device.sync();
+  });
+});
+
 Deno.test("NbdDevice: while the server is away requests wait for the stated time and then fail; then it is back", async () => {
   await withWorld("&x-wait=1", async ({ device, breaker }) => {
     await breaker.refuse();
