@@ -46,6 +46,11 @@ export class Room {
     return this.#lineLength > 0 || this.pace.holds || this.holdClients();
   }
 
+  /** Writes that wait. */
+  get waiting(): number {
+    return this.#lineLength;
+  }
+
   /** Something happened that may have made room. Tells whether somebody waited for that. */
   wake(): boolean {
     if (this.#watchers.length === 0) return false;

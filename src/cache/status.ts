@@ -12,6 +12,7 @@ import { blockBytes } from "../units.ts";
 import { version } from "../version.ts";
 import type { Core } from "./core.ts";
 import type { MirrorStatus } from "./mirror.ts";
+import type { Room } from "./room.ts";
 import type { Tail } from "./tail.ts";
 import type { WriteBack } from "./writeback.ts";
 
@@ -48,6 +49,8 @@ export interface CacheStatus {
     sizeBytes: number;
     /** Why it cannot be reached just now; null while it can. Writes and hits go on without it, misses wait and fail. */
     away: string | null;
+    /** For how long; null while it can be reached. */
+    awaySeconds: number | null;
   };
   /** The cache device and what it holds. */
   cache: {
@@ -69,6 +72,8 @@ export interface CacheStatus {
     zeroBlocks: number;
     /** Blocks of which no good version is left. */
     lostBlocks: number;
+    /** Writes that wait for room in the log, or for their turn because it fills faster than it is written back. */
+    waitingWriters: number;
     /** The sequence of the record that is open, or comes next. */
     headSequence: number;
     /** The sequence of the oldest record that is needed. */
@@ -129,7 +134,9 @@ export interface CacheStatus {
 export function makeStatus(
   core: Core,
   superblock: Superblock,
-  engine: { writer: LogWriter; tail: Tail; writeback: WriteBack; store: SuperblockStore } | undefined,
+  engine:
+    | { writer: LogWriter; room: Room; tail: Tail; writeback: WriteBack; store: SuperblockStore }
+    | undefined,
   facts: {
     uptimeMs: number;
     draining: boolean;
@@ -157,7 +164,12 @@ export function makeStatus(
     uuid: formatUuid(superblock.uuid),
     state,
     uptimeSeconds: Math.floor(facts.uptimeMs / 1000),
-    backing: { target: core.backing.name, sizeBytes: core.backing.sizeBytes, away },
+    backing: {
+      target: core.backing.name,
+      sizeBytes: core.backing.sizeBytes,
+      away,
+      awaySeconds: away === null ? null : Math.floor((core.backing.awayMs?.() ?? 0) / 1000),
+    },
     cache: {
       path: core.device.name,
       sizeBytes: core.device.sizeBytes,
@@ -168,6 +180,7 @@ export function makeStatus(
       dirtyBlocks,
       zeroBlocks: kernels.zeroDirty.count,
       lostBlocks: versions.poison.blocks,
+      waitingWriters: engine?.room.waiting ?? 0,
       headSequence: writer?.openSequence ?? superblock.head.sequence,
       tailSequence: engine?.tail.sequence ?? superblock.tail.sequence,
       durableSequence: writer?.durableSequence ?? superblock.durableMark,

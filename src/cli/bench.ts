@@ -11,10 +11,9 @@ import { type Peer, peers } from "../../bench/e2e/peers.ts";
 import { type BenchResult, median, summarize } from "../../bench/e2e/result.ts";
 import { exitCode, NbdboostError, UsageError } from "../errors.ts";
 import { probeRing } from "../io/ring/mod.ts";
-import { gib, mib } from "../units.ts";
+import { formatSeconds, gib, mib } from "../units.ts";
 import { type Output, tableLines } from "./output.ts";
 import { StopSignal } from "./process.ts";
-import { formatSeconds } from "./progress.ts";
 import type { Command, Options } from "./table.ts";
 
 const roundsStandard = 5;

@@ -6,7 +6,7 @@
  */
 
 import { type Clock, systemClock } from "../clock.ts";
-import { formatSize } from "../units.ts";
+import { formatSeconds, formatSize } from "../units.ts";
 import type { Terminal } from "./output.ts";
 
 /** Redraws are at least this far apart. */
@@ -26,14 +26,6 @@ export interface ProgressState {
   rate: number;
   /** `bytes`, which are shown as sizes, or what else is counted. */
   unit: string;
-}
-
-/** Seconds for people: `42 s`, `3 min 05 s`, `2 h 10 min`. */
-export function formatSeconds(seconds: number): string {
-  const whole = Math.max(0, Math.round(seconds));
-  if (whole < 60) return `${whole} s`;
-  if (whole < 3600) return `${Math.floor(whole / 60)} min ${String(whole % 60).padStart(2, "0")} s`;
-  return `${Math.floor(whole / 3600)} h ${String(Math.floor(whole / 60) % 60).padStart(2, "0")} min`;
 }
 
 /** The text of one progress line, at most `columns` wide; with a bar when `bar`. */

@@ -5,8 +5,7 @@
  */
 
 import type { ServerStatus } from "../control/status.ts";
-import { blockBytes, formatSize } from "../units.ts";
-import { formatSeconds } from "./progress.ts";
+import { blockBytes, formatCount, formatSeconds, formatSize } from "../units.ts";
 
 /** Two readings of the counters, for rates. */
 export interface Earlier {
@@ -24,11 +23,6 @@ const codes = { green: 32, yellow: 33, red: 31, bold: 1, dim: 2 } as const;
 const painted: Paint = (colour, text) => `\x1b[${codes[colour]}m${text}\x1b[0m`;
 const plain: Paint = (_colour, text) => text;
 
-/** A count for people: `3,120`. */
-export function formatCount(count: number): string {
-  return String(Math.round(count)).replace(/\B(?=(\d{3})+$)/g, ",");
-}
-
 /** Microseconds for people. */
 export function formatMicros(micros: number): string {
   if (micros < 1000) return `${Math.round(micros)} µs`;
@@ -38,51 +32,6 @@ export function formatMicros(micros: number): string {
 
 function blocks(count: number): string {
   return `${formatCount(count)} ${count === 1 ? "block" : "blocks"}`;
-}
-
-/** What the state means for the data, in plain words. */
-export function stateSentence(status: ServerStatus): string {
-  const { state, cache, writeback, backing } = status;
-  const waiting = cache.dirtyBlocks + cache.zeroBlocks;
-  const lost = cache.lostBlocks === 0
-    ? ""
-    : `${blocks(cache.lostBlocks)} ${
-      cache.lostBlocks === 1 ? "is" : "are"
-    } lost: reading that fails until it is ` +
-      "written again; see nbdboost check.";
-  switch (state) {
-    case "serving":
-      return waiting === 0
-        ? "All is well, and nothing waits to be written back."
-        : `All is well: ${blocks(waiting)} wait in the cache to be written back.`;
-    case "draining":
-      return `Everything is being written back: ${blocks(waiting)} to go.`;
-    case "stopping":
-      return "It is stopping: clients are refused, and what they wrote is made durable.";
-    case "read-only":
-      return `Writes are refused, and nothing is written back: ${blocks(waiting)} wait in the cache. ${lost}`
-        .trim();
-    case "poisoned":
-      return "The log cannot be written any more: writes and flushes fail, reads go on. What was flushed before is safe; " +
-        "see to the cache device, then stop this server and start it again.";
-    case "degraded": {
-      const parts = [lost];
-      if (writeback.lastError !== null) {
-        parts.unshift(
-          `The backing device has failed for ${
-            formatSeconds(writeback.failingSeconds ?? 0)
-          } (${writeback.lastError}): ` +
-            `${blocks(waiting)} wait in the cache, none of them is lost, and it is tried again.`,
-        );
-      } else if (backing.away !== null) {
-        parts.unshift(
-          `The backing device cannot be reached (${backing.away}): writes and what the cache holds go on, other reads wait, ` +
-            `${blocks(waiting)} wait to be written back, and none of them is lost.`,
-        );
-      }
-      return parts.join(" ").trim();
-    }
-  }
 }
 
 function paintState(state: ServerStatus["state"], paint: Paint): string {
@@ -118,7 +67,7 @@ export function statusLines(
   ];
   return [
     head.join("  "),
-    ...wrapped(stateSentence(status), options.columns),
+    ...wrapped(status.meaning, options.columns),
     "",
     ...aligned([
       ["backing", `${backing.target}, ${formatSize(backing.sizeBytes)}`],

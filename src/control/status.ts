@@ -8,12 +8,15 @@ import type { CacheStatus } from "../cache/status.ts";
 import type { Tunables } from "../cache/tunables.ts";
 import type { EngineStatus } from "../host/served.ts";
 import { type LatencySummary, latencySummary } from "../latency.ts";
+import { stateMeaning } from "./meaning.ts";
 
 /** The kinds of requests whose latency is shown. */
 export const timedKinds = ["read", "write", "flush", "trim", "zero"] as const;
 
 /** A cache's status, and what serving it adds. Requests, bytes and latencies are those of NBD clients. */
 export interface ServerStatus extends Omit<CacheStatus, "latencyMicros"> {
+  /** What the state means for the data, in plain words. */
+  meaning: string;
   /** What moves the bytes. */
   io: "ring" | "portable";
   /** Why that one was chosen. */
@@ -35,10 +38,12 @@ export function serverStatus(
     engine.cache;
   const { read, write, flush, trim, zero, error, bytesRead, bytesWritten } = engine.requests;
   const { latencies } = engine;
+  const shown = engine.serving ? state : "stopping";
   return {
     version,
     uuid,
-    state: engine.serving ? state : "stopping",
+    state: shown,
+    meaning: stateMeaning({ state: shown, backing, cache, writeback }),
     io,
     ioReason,
     uptimeSeconds,

@@ -56,6 +56,8 @@ export interface BlockDevice {
   away?(): string | undefined;
   /** Nobody needs it any more: calls under way that wait for it to come back reject now. `close` is still to be called. */
   abandon?(): void;
+  /** For how long it has been away, in milliseconds. */
+  awayMs?(): number;
 }
 
 /**

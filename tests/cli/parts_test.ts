@@ -3,8 +3,8 @@
 import { assert, assertEquals } from "../assert.ts";
 import type { Clock } from "../../src/clock.ts";
 import { factLines, Output } from "../../src/cli/output.ts";
-import { formatSeconds, Progress, progressText } from "../../src/cli/progress.ts";
-import { mib } from "../../src/units.ts";
+import { Progress, progressText } from "../../src/cli/progress.ts";
+import { formatSeconds, mib } from "../../src/units.ts";
 import { CaughtTerminal } from "./support.ts";
 
 class ManualClock implements Clock {

@@ -131,6 +131,11 @@ export class NbdDevice implements BlockDevice {
     this.#pool.abandon();
   }
 
+  /** See {@linkcode BlockDevice.awayMs}. */
+  awayMs(): number {
+    return this.#pool.awayMs;
+  }
+
   /** Its URI without parameters. */
   async identity(): Promise<DeviceIdentity> {
     return { kind: "nbd", id: await shorten(this.#settings.id), modifiedMs: 0 };

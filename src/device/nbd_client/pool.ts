@@ -36,6 +36,7 @@ export class Pool {
   readonly #waiters = new Set<Waiter>();
   #links: readonly Link[] = [];
   #away: string | undefined;
+  #awaySinceMs = 0;
   #closing = false;
   #cancelRetry: () => void = () => {};
   #connecting: Promise<void> = Promise.resolve();
@@ -47,6 +48,11 @@ export class Pool {
   /** Why the server cannot be reached, undefined while it can. */
   get away(): string | undefined {
     return this.#away;
+  }
+
+  /** For how long that has been so. */
+  get awayMs(): number {
+    return this.#away === undefined ? 0 : this.#options.clock.monotonicMs() - this.#awaySinceMs;
   }
 
   /** The connections there are. */
@@ -83,6 +89,7 @@ export class Pool {
     const links = this.#links;
     this.#links = [];
     this.#away = reason;
+    this.#awaySinceMs = this.#options.clock.monotonicMs();
     this.#options.onAway(links.some((link) => link.isWriting));
     for (const link of links) link.drop(reason);
     if (!this.#closing) this.#retry(reconnectMsMin);
