@@ -6,7 +6,7 @@
  *   GET  /status     the status as JSON
  *   GET  /metrics    the same, and histograms, for Prometheus
  *   GET  /map        what log and backing device look like, a byte a cell as base64; see CacheMap
- *   GET  /events     server-sent events: the status every second, messages as they come
+ *   GET  /events     server-sent events: the status every second, with latencies of that second (`recent`), and messages
  *   GET  /tunables   the settings;  PATCH /tunables  changes those that its JSON object names
  *   POST /drain      writes everything back; progress as JSON lines
  *   POST /detach     the same, then reads it back (all of it with ?verify=true), and ends the server
@@ -25,6 +25,7 @@ import type { EngineStatus, OnProgress } from "../host/served.ts";
 import { type Guard, refusalOf } from "./guard.ts";
 import { mapDocument } from "./map.ts";
 import { metricsText, metricsType } from "./metrics.ts";
+import { RecentLatencies } from "./recent.ts";
 import { type ServerStatus, serverStatus } from "./status.ts";
 import { Events, type Message, startLong } from "./streams.ts";
 import type { ControlTarget } from "./target.ts";
@@ -125,7 +126,11 @@ export class ControlHandler {
     this.#target = target;
     this.#clock = clock;
     this.#guard = guard;
-    this.#events = new Events(clock, async () => (await this.#status()).status);
+    const recent = new RecentLatencies();
+    this.#events = new Events(clock, async () => {
+      const { engine, status } = await this.#status();
+      return { ...status, recent: recent.since(engine.latencies, clock.monotonicMs()) };
+    });
   }
 
   /** Tells everybody who listens to events of a message. */

@@ -287,7 +287,10 @@ test(
     // A client that does not read keeps the newest only.
     assertEquals(second.split("event: message\n").length - 1, 100);
     assertStringIncludes(second, 'data: {"time":"now","level":"warning","message":"look\\n499"}\n\n');
-    assertMatch((await reader.read()).value!, /^event: status\n/);
+    const write = engine.served.server.statistics.write;
+    const third = JSON.parse(/^event: status\ndata: (.*)\n\n$/.exec((await reader.read()).value!)![1]!);
+    assertEquals([third.requests.write, third.recent.latencyMicros.write.count], [write, 0]);
+    assert(third.recent.seconds > 0.5);
     await reader.cancel();
     const before = asked;
     await new Promise((resolve) => setTimeout(resolve, 1200));
