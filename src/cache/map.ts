@@ -4,7 +4,7 @@
  *
  * Invariants: what one call costs is bounded by the constants below, however large the devices are. Beyond them a call
  * looks at a part only and the next one goes on where it stopped, so that a very large map is some seconds old in places.
- * Only `live` is estimated, from `liveProbes` slots in all; the other shares are counted.
+ * Only what is live and not dirty is estimated, from `liveProbes` slots in all; all else is counted.
  *
  * @module
  */
@@ -22,7 +22,7 @@ const segmentsPerCall = 1 << 18;
 /** Blocks of the backing that one call looks at: 128 GiB, of which what is not dirty is skipped quickly. */
 const blocksPerCall = 1 << 25;
 /** Slots of the log whose index entry one call looks up. */
-const liveProbes = 4096;
+const liveProbes = 8192;
 /** A share of 1, as a byte. */
 const whole = 255;
 
@@ -64,7 +64,7 @@ export interface CacheMap {
     tail: number;
     /** Blocks that the backing device lacks, or has and has not made durable yet. */
     dirty: Uint8Array<ArrayBuffer>;
-    /** Newest versions of their blocks, dirty or not, which reads find here; estimated for a log of more than 16 MiB. */
+    /** Newest versions of their blocks, dirty or not, which reads find here; estimated for a log of more than 32 MiB. */
     live: Uint8Array<ArrayBuffer>;
   };
   /** The backing device, in the order of its addresses. */
@@ -181,14 +181,20 @@ export class MapMaker {
     for (let segment = first; segment < end; segment++) needed += segments.live[segment]!;
     const slots = (end - first) * segments.blocks;
     const probes = Math.min(slots, this.#probesPerCell);
-    let live = 0;
+    let clean = 0;
     for (let i = 0; i < probes; i++) {
       const slot = first * segments.blocks + Math.floor((i + 0.5) * slots / probes);
-      if (kernels.indexGet(kernels.reverse[slot]!) === slot) live++;
+      const block = kernels.reverse[slot]!;
+      if (kernels.indexGet(block) === slot && !this.#isNeeded(block)) clean++;
     }
     this.#dirtySegments[cell] = shareByte(needed, slots);
-    // What is dirty is live too, whatever the probes met.
-    this.#liveSegments[cell] = Math.max(shareByte(live, probes), this.#dirtySegments[cell]!);
+    this.#liveSegments[cell] = Math.min(whole, this.#dirtySegments[cell]! + shareByte(clean, probes));
+  }
+
+  /** Whether a block counts among the segment's live slots. */
+  #isNeeded(block: number): boolean {
+    const { dirty, written, syncing } = this.#source.kernels;
+    return dirty.test(block) || written.test(block) || syncing.test(block);
   }
 
   #lookAtBlocks(cell: number): void {

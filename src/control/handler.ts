@@ -2,6 +2,7 @@
  * The control address as a function from request to response: no sockets, no operating system.
  *
  * ```text
+ *   GET  /           the live page, which shows the rest to people
  *   GET  /healthz    one word: the state; 503 when nothing can be served
  *   GET  /status     the status as JSON
  *   GET  /metrics    the same, and histograms, for Prometheus
@@ -25,6 +26,7 @@ import type { EngineStatus, OnProgress } from "../host/served.ts";
 import { type Guard, refusalOf } from "./guard.ts";
 import { mapDocument } from "./map.ts";
 import { metricsText, metricsType } from "./metrics.ts";
+import { pageHtml, pagePolicy } from "./page_html.ts";
 import { RecentLatencies } from "./recent.ts";
 import { type ServerStatus, serverStatus } from "./status.ts";
 import { Events, type Message, startLong } from "./streams.ts";
@@ -39,6 +41,14 @@ const streamsMax = 16;
 
 const lineType = "application/x-ndjson";
 const headers = { "cache-control": "no-store", "x-content-type-options": "nosniff" };
+
+const pageHeaders = {
+  ...headers,
+  "content-type": "text/html; charset=utf-8",
+  "content-security-policy": pagePolicy,
+  "referrer-policy": "no-referrer",
+  "cross-origin-opener-policy": "same-origin",
+};
 
 /** An error as the address tells it. */
 export interface ToldError {
@@ -101,6 +111,7 @@ export class ControlHandler {
   #map: Promise<object> | undefined;
   #mapAtMs = -Infinity;
   readonly #routes: Readonly<Record<string, Route>> = {
+    "/": { GET: () => new Response(pageHtml, { headers: pageHeaders }) },
     "/healthz": { GET: () => this.#health() },
     "/status": { GET: async () => json(200, (await this.#status()).status) },
     "/metrics": { GET: () => this.#metrics() },

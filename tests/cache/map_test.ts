@@ -95,7 +95,7 @@ Deno.test("MapMaker: a map of any size has few cells, and one call looks at a bo
   assert(map.segments.dirty.length <= segmentCellsMax && map.backing.dirty.length <= backingCellsMax);
   assertEquals(map.segments.perCell, perCellOf(3_000_001, segmentCellsMax));
   assert(
-    counts.blocks <= 2 ** 25 && counts.probes <= 4096,
+    counts.blocks <= 2 ** 25 && counts.probes <= 8192,
     `${counts.blocks} blocks, ${counts.probes} probes`,
   );
   let calls = 1;

@@ -245,7 +245,7 @@ test(
     for (const wrong of guesses) assertEquals(await status({ host, authorization: wrong }), 401, wrong);
     assertEquals(await status({ host }, "/metrics"), 401);
     assertEquals(await status({ host }, "/healthz"), 200);
-    assertEquals(await status({ host }, "/"), 404);
+    assertEquals(await status({ host }, "/"), 200);
     const message = (await (await ask("GET", "/status", { headers: { host } })).json()).error.message;
     assertStringIncludes(message, "Authorization: Bearer");
   },

@@ -17,6 +17,7 @@ const packages = {
   fio: "fio",
   nbdfuse: "libnbd-bin",
   "mkfs.ext4": "e2fsprogs",
+  chromium: "chromium",
 } as const;
 
 /** A program that the tests drive. */
