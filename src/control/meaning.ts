@@ -9,7 +9,7 @@ import { blockBytes, formatCount, formatSeconds, formatSize } from "../units.ts"
 import type { ServerStatus } from "./status.ts";
 
 /** What the words are made of. */
-export type MeaningFacts = Pick<ServerStatus, "state" | "backing" | "cache" | "writeback">;
+export type MeaningFacts = Pick<ServerStatus, "state" | "backing" | "cache" | "mirror" | "writeback">;
 
 function count(number: number, one: string, many: string): string {
   return `${formatCount(number)} ${number === 1 ? one : many}`;
@@ -50,6 +50,16 @@ function sentences(...parts: string[]): string {
   return parts.filter((part) => part !== "").join(" ");
 }
 
+/** What a mirror with one leg alone means, and what becomes of the other. */
+function halfMirror({ mirror }: MeaningFacts): string {
+  if (mirror === null || mirror.whole) return "";
+  const { copy } = mirror;
+  const next = copy === null
+    ? "if it fails too, what is dirty is lost; give it another leg"
+    : `the other is being copied, ${Math.floor(100 * copy.copiedBytes / Math.max(1, copy.totalBytes))}% done`;
+  return `The mirror has one leg alone: ${next}.`;
+}
+
 /** The words for a status. */
 export function stateMeaning(facts: MeaningFacts): string {
   const { state, cache, writeback, backing } = facts;
@@ -84,7 +94,12 @@ export function stateMeaning(facts: MeaningFacts): string {
       return "The log cannot be written any more: writes and flushes fail, reads go on. What was flushed before is safe; " +
         "see to the cache device, then stop this server and start it again.";
     case "degraded":
-      return sentences(trouble(facts, backing.away, writeback.lastError), lost(facts), holdUp(facts));
+      return sentences(
+        trouble(facts, backing.away, writeback.lastError),
+        halfMirror(facts),
+        lost(facts),
+        holdUp(facts),
+      );
   }
 }
 

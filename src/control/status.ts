@@ -43,7 +43,7 @@ export function serverStatus(
     version,
     uuid,
     state: shown,
-    meaning: stateMeaning({ state: shown, backing, cache, writeback }),
+    meaning: stateMeaning({ state: shown, backing, cache, mirror, writeback }),
     io,
     ioReason,
     uptimeSeconds,

@@ -107,6 +107,17 @@ Deno.test("stateMeaning: says in plain words what each state means for the data"
       "tried again. 2,000 blocks are lost: reading them fails until they are written again; see nbdboost check.",
     ],
     [
+      changed({ state: "degraded", mirror: { whole: false, legs: [], copy: null, mendedBlocks: 0 } }),
+      "The mirror has one leg alone: if it fails too, what is dirty is lost; give it another leg.",
+    ],
+    [
+      changed({
+        state: "degraded",
+        mirror: { whole: false, legs: [], copy: { copiedBytes: 666, totalBytes: 1000 }, mendedBlocks: 0 },
+      }),
+      "The mirror has one leg alone: the other is being copied, 66% done.",
+    ],
+    [
       changed({ state: "poisoned" }),
       "The log cannot be written any more: writes and flushes fail, reads go on. What was flushed before is safe; see to " +
       "the cache device, then stop this server and start it again.",
