@@ -31,7 +31,7 @@ function* walk(folder = ""): Generator<SourceFile> {
 
 const files = [...walk()].filter(({ path }) => path !== ".git").sort((a, b) => a.path < b.path ? -1 : 1);
 const scripts = files.filter(({ path }) => path.endsWith(".ts"));
-const library = scripts.filter(({ path }) => path.startsWith("src/"));
+const library = scripts.filter(({ path }) => path.startsWith("src/") && !generated.has(path));
 
 /** The text with comments blanked out and the contents of strings kept. */
 function withoutComments(text: string): string {
