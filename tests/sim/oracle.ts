@@ -212,8 +212,15 @@ export class Oracle {
     return list.filter((version) => !(version.answered < latest));
   }
 
-  /** Checks the whole volume after a crash, and takes what it shows as its content. */
-  recovered(bytes: Uint8Array, unreadable: (cell: number) => boolean = () => false): void {
+  /**
+   * Checks the whole volume after a crash, and takes what it shows as its content. Unless it is `durable`: what a cache that
+   * opened read-only shows was not written anew, so the next crash may decide otherwise (log-rules.md 7).
+   */
+  recovered(
+    bytes: Uint8Array,
+    unreadable: (cell: number) => boolean = () => false,
+    durable = true,
+  ): void {
     const now = ++this.#tick;
     const perSector = this.#cuts.length;
     const shown: Version[][] = [];
@@ -233,6 +240,7 @@ export class Oracle {
         this.#checkMixture(cell, shown.slice(cell, cell + perSector));
       }
     }
+    if (!durable) return;
     for (let cell = 0; cell < this.cellCount; cell++) {
       if (shown[cell]!.length === 0) continue;
       // Several that look the same stay, lest a mixture be seen where there is none.

@@ -5,7 +5,9 @@
  */
 
 import type { Cache } from "../../src/cache/cache.ts";
+import type { Coverage } from "./coverage.ts";
 import { Violation } from "./oracle.ts";
+import { WorldEnd } from "./settled.ts";
 
 /** What the world knows of the image that was opened. */
 export interface Past {
@@ -36,4 +38,17 @@ export function checkDrained(cache: Cache): void {
   throw new Violation(
     `after a drain ${dirtyBlocks} + ${zeroBlocks} blocks are dirty, tail ${tailSequence}, head ${headSequence}`,
   );
+}
+
+/** A log of a handful of segments can fill up with the records of what is lost; only recover helps, and the world ends. */
+export function endIfFullOfLosses(cache: Cache, coverage: Coverage): void {
+  const { freeSegments, dirtyBlocks, lostBlocks } = cache.status().cache;
+  if (freeSegments > 0 || dirtyBlocks > 0 || lostBlocks === 0) return;
+  coverage.count("logs filled by what is lost");
+  throw new WorldEnd();
+}
+
+/** Whether a warning tells of damage to the log. */
+export function saysLoss(message: string): boolean {
+  return / lost[:;]|damaged/.test(message) && !/superblock/.test(message);
 }

@@ -21,7 +21,7 @@ import { kernelPool } from "./kernel_pool.ts";
 import { cutPower, kill } from "./outage.ts";
 import { Oracle, Violation } from "./oracle.ts";
 import { Session } from "./session.ts";
-import { checkDrained, checkRecovery } from "./recovery_check.ts";
+import { checkDrained, checkRecovery, endIfFullOfLosses, saysLoss } from "./recovery_check.ts";
 import { settled, WorldEnd } from "./settled.ts";
 import { bend, type Habits } from "./profiles.ts";
 import { drawFeatures, type Features, featureTunables } from "./features.ts";
@@ -321,9 +321,7 @@ export class World {
       acceptDamage: this.#random.chance(0.7),
       warn: (message) => {
         this.note(() => `warning: ${message}`);
-        if (/ lost[:;]|damaged/.test(message) && !/superblock/.test(message) && !this.#mayBeDamaged) {
-          this.wrong(`the engine says: ${message}`);
-        }
+        if (saysLoss(message) && !this.#mayBeDamaged) this.wrong(`the engine says: ${message}`);
       },
     };
     if (this.#faults) {
@@ -366,8 +364,9 @@ export class World {
   async #checkContent(cache: Cache): Promise<boolean> {
     const whole = await this.#readAll(cache);
     if (!whole) return false;
-    const { bytes, lost } = whole;
-    this.#oracle.recovered(bytes, (cell) => lost.has(Math.floor(this.#oracle.offsetOf(cell) / sectorBytes)));
+    const { lost } = whole;
+    const unreadable = (cell: number) => lost.has(Math.floor(this.#oracle.offsetOf(cell) / sectorBytes));
+    this.#oracle.recovered(whole.bytes, unreadable, !cache.readOnly);
     return true;
   }
 
@@ -416,6 +415,7 @@ export class World {
     if (this.#faults?.active) return true;
     const probing = settled(session.probe());
     if (!(await this.#pump(() => probing.settled))) return false;
+    if (probing.error && this.#mayBeDamaged) endIfFullOfLosses(this.#cache!, this.coverage);
     if (probing.error) throw new Violation(`a write to good devices failed: ${probing.error}`);
     this.coverage.count("probes");
     return true;
