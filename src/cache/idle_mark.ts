@@ -2,6 +2,8 @@
  * The idle mark: when a while has passed without a log write, the durable mark goes into a superblock, un-synced. Until a
  * mark that covers it is on the device, rot in the newest records looks like a torn end.
  *
+ * A record that is being filled will soon carry the mark in its header, for nothing: it is waited for, a second at most.
+ *
  * @module
  */
 
@@ -11,6 +13,8 @@ import type { LogWriter } from "../log/writer.ts";
 
 /** How long nothing must have been sealed. */
 const idleMs = 10;
+/** The same while the open record holds something. */
+const fillingMs = 1000;
 
 /** Watches for idleness. */
 export class IdleMark {
@@ -18,7 +22,9 @@ export class IdleMark {
   readonly #writer: LogWriter;
   readonly #store: SuperblockStore;
   #cancel: (() => void) | undefined;
+  /** What was sealed, and when that was seen. */
   #sealed = 0;
+  #sealedMs = 0;
   #stopped = false;
 
   constructor(clock: Clock, writer: LogWriter, store: SuperblockStore) {
@@ -33,14 +39,17 @@ export class IdleMark {
       return;
     }
     this.#sealed = this.#writer.sealedSequence;
+    this.#sealedMs = this.#clock.monotonicMs();
     this.#cancel = this.#clock.after(idleMs, this.#look);
   }
 
   readonly #look = (): void => {
     this.#cancel = undefined;
     if (this.#stopped || this.#writer.failure) return;
-    if (this.#writer.sealedSequence === this.#sealed) this.#store.writeMark().catch(() => {});
-    else this.noteProgress();
+    if (this.#writer.sealedSequence !== this.#sealed) this.noteProgress();
+    else if (this.#writer.openHasEntries && this.#clock.monotonicMs() - this.#sealedMs < fillingMs) {
+      this.#cancel = this.#clock.after(idleMs, this.#look);
+    } else this.#store.writeMark().catch(() => {});
   };
 
   /** No mark is written afterwards, but for one under way. */
