@@ -5,8 +5,8 @@
  * With copying forward, space is no matter and dirt is: each block that was written back admits one that becomes dirty.
  * Above the limit (only recovery gets there) it admits a quarter of one.
  *
- * Without it, a segment comes back when the sweep has passed the place where it was when the segment was filled. From
- * these places follows, for each segment, how much the sweep must do until then and how much space there will be:
+ * Without it, a segment comes back when the sweep has passed the place where it was when the segment was filled, a lap
+ * later. What lies dirty between here and there is what the sweep must write until then. From that follows, for each segment:
  * ```text
  * space   |                  x   free now + segments up to j
  *         |            x  .
@@ -23,6 +23,7 @@ import { segmentsReserved } from "../log/layout.ts";
 import type { LogWriter } from "../log/writer.ts";
 import type { Core } from "./core.ts";
 import type { Sweep } from "./sweep.ts";
+import { Zones } from "./zones.ts";
 
 /** What a written block admits while more is dirty than should be. */
 const overLimitShare = 0.25;
@@ -32,7 +33,7 @@ const copyRoomSegmentsMax = 64;
 /** Without: this share of the log is filled without a wait, and this share kept in reserve. */
 const freelyFilledShare = 0.5;
 const reserveShare = 0.05;
-/** So much later than a lap of the sweep a segment comes back. */
+/** So much later than a lap of the sweep a segment comes back: what was not durable when the sweep came by waits for the next. */
 const lateShare = 1.1;
 /** Points of the space that comes back at which the line is fitted. */
 const horizonPoints = 32;
@@ -46,7 +47,8 @@ export class Pace {
   readonly #core: Core;
   readonly #writer: LogWriter;
   readonly #sweep: Sweep;
-  /** What the sweep had done when each segment was begun. */
+  readonly #zones: Zones;
+  /** Where the sweep was when each segment was begun. */
   readonly #marks: Float64Array;
   #dirtyLimit = Infinity;
   #appendLimit = Infinity;
@@ -66,6 +68,7 @@ export class Pace {
     this.#writer = writer;
     this.#sweep = sweep;
     this.#lookedAtMs = core.clock.monotonicMs();
+    this.#zones = new Zones(core.kernels.dirty, core.versions.backingBlocks);
     this.#marks = new Float64Array(core.segments.count);
     this.#dirtyLimit = core.kernels.dirty.count;
     this.refresh();
@@ -90,7 +93,7 @@ export class Pace {
   noteSegment(): void {
     this.#measure();
     this.#lookAtRoom();
-    this.#marks[this.#writer.headSegment] = this.#sweep.work;
+    this.#marks[this.#writer.headSegment] = this.#sweep.position;
     if (this.#core.tunables.copyForward === 0) this.refresh();
   }
 
@@ -150,16 +153,20 @@ export class Pace {
 
   /** The slope of the line, in blocks admitted per block written. */
   #fit(free: number, slack: number): number {
-    const { segments, kernels } = this.#core;
-    const { work, lapWork } = this.#sweep;
-    // What was not durable when the sweep came by is written a lap later, and a little after its place.
-    const lap = lateShare * Math.max(lapWork, kernels.dirty.count + free * segments.blocks / 2);
+    const { segments, versions, clock } = this.#core;
+    this.#zones.count(clock.monotonicMs());
+    const { position } = this.#sweep;
+    const lap = versions.backingBlocks * lateShare;
     const used = segments.count - 1 - free;
     const step = Math.max(1, Math.floor(used / horizonPoints));
     const tail = this.#writer.headSegment - used + segments.count;
+    const least = Math.max(refitBlocks, this.#zones.ahead(position, lap) / horizonPoints);
     let rate = Infinity;
     for (let j = step; j <= used; j += step) {
-      const left = Math.max(lap / horizonPoints, this.#marks[(tail + j - 1) % segments.count]! + lap - work);
+      const way = this.#marks[(tail + j - 1) % segments.count]! + lap - position;
+      // What clients write meanwhile lies ahead as well, half of the way on average.
+      const share = Math.min(1, this.#rate) * Math.min(1, way / lap) / 2;
+      const left = way <= 0 ? least : Math.max(least, this.#zones.ahead(position, way) / (1 - share));
       rate = Math.min(rate, (slack + j) * segments.blocks / left);
     }
     return rate === Infinity ? 1 : rate;

@@ -39,7 +39,6 @@ export class Sweep {
   #inFlight = 0;
   /** Nothing more was found to write. */
   #dry = true;
-  #lapStart = 0;
   #broken = false;
 
   /** Rings when a request has ended. */
@@ -53,9 +52,8 @@ export class Sweep {
   /** The first failure since {@linkcode takeRound}, and the blocks written since. */
   failure: unknown;
   writtenInRound = 0;
-  /** Blocks written in all, and in the last whole sweep over the volume. */
-  work = 0;
-  lapWork = 0;
+  /** Times that the sweep has begun at the start of the volume. */
+  #laps = 0;
   /** Called with the number of blocks that were written. */
   onWritten: (blocks: number) => void = () => {};
 
@@ -68,6 +66,11 @@ export class Sweep {
       { length: batchesMax - 1 },
       (_, i) => new BatchLoader(core, writer, i, this.failures, this.unreadable),
     );
+  }
+
+  /** The block that the sweep has come to, counted on over all laps. */
+  get position(): number {
+    return this.#laps * this.#core.versions.backingBlocks + this.#cursor;
   }
 
   /** True when nothing is under way and nothing more was found. */
@@ -139,8 +142,7 @@ export class Sweep {
     let batch = loader.collect(this.#cursor, versions.backingBlocks, limit, isTaken);
     if (batch.count === 0) {
       batch = loader.collect(0, this.#cursor, limit, isTaken);
-      this.lapWork = this.work - this.#lapStart;
-      this.#lapStart = this.work;
+      this.#laps++;
     }
     if (batch.count === 0) {
       this.#cursor = 0;
@@ -232,7 +234,6 @@ export class Sweep {
     }
     if (written > 0) {
       statistics.writtenBackBlocks += written;
-      this.work += written;
       this.writtenInRound += written;
       this.onWritten(written);
     }
