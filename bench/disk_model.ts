@@ -1,5 +1,5 @@
 /**
- * `deno task disk-model [--logs GiB,…] [--loads uniform,zipf] [--depth N] [--scale N] [--copy-forward PERCENT] [--seed N]
+ * `deno task disk-model [--logs GiB,…] [--loads uniform,zipf,region] [--depth N] [--scale N] [--copy-forward PERCENT] [--seed N]
  * [--json FILE] [--watch] [--count]`: the real engine in front of a modelled 1 TiB disk, in virtual time, with a full log and saturated
  * writers of 4 KiB at random; beside it the bare disk and FIFO batches of 32 segments (dm-writeboost's way, at its best).
  *
@@ -26,12 +26,12 @@ import { blockBytes, gib } from "../src/units.ts";
  * Slots of the log of a run that is scaled by default. How often a write of the Zipf load meets a block that is dirty already
  * depends on the number of blocks in all, not only on the log's share of them: of a small disk it is much too seldom.
  */
-const slotsDefault: Record<Load, number> = { uniform: 32_768, zipf: 524_288 };
+const slotsDefault: Record<Load, number> = { uniform: 32_768, zipf: 524_288, region: 32_768 };
 /** Blocks of 32 segments of dm-writeboost: 127 each. */
 const fifoBlocks = 32 * 127;
 
 const options = parse(Deno.args);
-const bare: Record<Load, number> = { uniform: 0, zipf: 0 };
+const bare: Record<Load, number> = { uniform: 0, zipf: 0, region: 0 };
 const cells: unknown[] = [];
 console.log(
   `${Deno.build.os} ${Deno.build.arch}, Deno ${Deno.version.deno}, commit ${await commit()}, seed ${options.seed}`,

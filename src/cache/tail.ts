@@ -50,20 +50,25 @@ export class Tail {
 
   /**
    * Moves the tail as far as it goes and makes that durable. `toHead`: with nothing left to write back, up to the head
-   * itself. What was written to the backing since its last good sync is live, so it stops there.
+   * itself. What was written to the backing since its last good sync is live, so it stops there. For less than `least`
+   * segments it does not move: each time costs two superblocks, each synced.
    */
-  async advance(toHead: boolean): Promise<boolean> {
+  async advance(toHead: boolean, least = 1): Promise<boolean> {
     const { segments, versions } = this.#core;
     const start = this.#segment;
     let segment = start;
-    while (segment !== this.#writer.headSegment && (await this.#settle(segment))) {
+    // What only lacks durability is sealed and synced for the first segment; the others can wait until records are full.
+    let gain = 0;
+    while (segment !== this.#writer.headSegment && (await this.#settle(segment, segment === start))) {
       segment = segments.after(segment);
+      gain++;
     }
+    if (!toHead && gain < least) return false;
     let position: LogPosition;
     if (segment !== this.#writer.headSegment) position = this.#firstOf(segment);
     // An entry that says what is lost is moved along to the head, which therefore is never empty with it.
     else if (
-      toHead && !versions.poison.any && (await this.#settle(segment)) && this.#isEmptyUpToHead()
+      toHead && !versions.poison.any && (await this.#settle(segment, true)) && this.#isEmptyUpToHead()
     ) position = this.#writer.head;
     else if (segments.firstSequence[segment]! > 0 && segment !== start) position = this.#firstOf(segment);
     else return false;
@@ -95,8 +100,11 @@ export class Tail {
     };
   }
 
-  /** Does what it takes for the tail to pass `segment`, short of writing back; false when it cannot be passed now. */
-  async #settle(segment: number): Promise<boolean> {
+  /**
+   * Does what it takes for the tail to pass `segment`, short of writing back; false when it cannot be passed now. Without
+   * `seals` the open record is not closed for that: a record that is not full costs the log two requests instead of one.
+   */
+  async #settle(segment: number, seals: boolean): Promise<boolean> {
     const { segments } = this.#core;
     if (segments.live[segment]! > 0 || segments.held.has(segment)) return false;
     this.#settleRanges(segment);
@@ -104,6 +112,7 @@ export class Tail {
     if (!(await this.#moveUnsettled(segment))) return false;
     const needed = Math.max(segments.supersededBy[segment]!, segments.lastSequence[segment]!);
     if (needed > this.#writer.durableSequence) {
+      if (needed > this.#writer.sealedSequence && !seals) return false;
       // Only durability is missing, and perhaps nobody else will ask for it (log-rules.md 11).
       await this.#writer.makeDurable(needed);
     }

@@ -13,7 +13,6 @@
 
 import { sleep } from "../clock.ts";
 import { NbdboostError } from "../errors.ts";
-import { segmentsReserved } from "../log/layout.ts";
 import type { LogWriter } from "../log/writer.ts";
 import { BackingSync, unsyncedBlocksMax } from "./backing_sync.ts";
 import { CopyForward } from "./copy_forward.ts";
@@ -21,6 +20,7 @@ import type { Core } from "./core.ts";
 import { requestsInFlightMax } from "./foreground.ts";
 import { Pace } from "./pace.ts";
 import type { Room } from "./room.ts";
+import { Shortage } from "./shortage.ts";
 import { Signal } from "./signal.ts";
 import { Sweep } from "./sweep.ts";
 import type { Tail } from "./tail.ts";
@@ -49,18 +49,8 @@ const urgentRoundBlocks = 512;
 const urgentRoundMs = 250;
 /** A drain tells its progress so often. */
 const drainRoundMs = 1000;
-/** Of the log, in parts: when no more is free than this, the tail follows, until so much more is. */
-const lowParts = 16;
-const gainParts = 8;
-/** But enough for so long at the present rate, and never more than a quarter: copying and a sync take their time. */
-const followSeconds = 1;
-const lowPartsMin = 4;
-/** The same in segments, for large logs. */
-const lowSegmentsMax = 256;
-const gainSegmentsMax = 1024;
-/** Copying forward goes on to this share of the log above what may be dirty: just there is where a full log stays. */
-const copyMarginShare = 0.08;
-
+/** Of the log, in parts: with fewer blocks dirty than this a drain is nearly done. */
+const endingParts = 16;
 /** A drain that has lasted so long, and lacks no more than so many blocks, lets clients wait for so long: else it might never end. */
 const drainHoldAfterMs = 1000;
 const drainHoldBlocksMax = 1024;
@@ -95,6 +85,7 @@ export class WriteBack {
   readonly #zeroing: Zeroing;
   readonly #copyForward: CopyForward;
   readonly #pace: Pace;
+  readonly #shortage: Shortage;
   /** Rings when something was asked for, or has come of the sweep. */
   readonly #changed: Signal;
   /** The tail stands still, for `proveBacking`: always, or while a quarter of the log is free and no writer waits. */
@@ -123,6 +114,7 @@ export class WriteBack {
     this.#zeroing = new Zeroing(core, writer, this.#sync);
     this.#copyForward = new CopyForward(core, writer, room, this.#sweep);
     this.#pace = new Pace(core, writer, this.#sweep);
+    this.#shortage = new Shortage(core, writer, this.#pace);
     this.#lastClientMs = core.clock.monotonicMs();
     this.#sweep.depth = () =>
       // Who drains, or waits for space, waits for write-back.
@@ -137,7 +129,7 @@ export class WriteBack {
     };
     writer.onSegment = () => {
       this.#pace.noteSegment();
-      if (this.#isTight) this.#changed.ring();
+      if (this.#shortage.isTight) this.#changed.ring();
     };
     room.pace = this;
     room.onPaced = () => this.#changed.ring();
@@ -301,7 +293,7 @@ export class WriteBack {
     if (this.#draining > 0 || this.#spaceNeeded || this.#pace.holds) return true;
     const { tunables, clock, statistics, foreground } = this.#core;
     if (tunables.writeback === "off") return false;
-    if (this.#isTight) return true;
+    if (this.#shortage.isTight) return true;
     if (this.dirtyBlocks === 0 && !this.#sync.wanted) return false;
     const isPressing = this.dirtyBlocks > busyShare * this.#pace.dirtyMax;
     if (!isPressing && foreground.busyPercent > tunables.writebackThreshold) return false;
@@ -313,22 +305,6 @@ export class WriteBack {
     return isPressing || now - this.#lastClientMs >= idleMs;
   }
 
-  /** Segments of which no more are free when the tail is to follow: as many as are taken while it does. */
-  get #lowSegments(): number {
-    const { geometry: { segmentCount, segmentBlocks }, tunables } = this.#core;
-    // Without copying, only what the sweep has done gives space, and the pace needs to know of it early.
-    const least = tunables.copyForward === 0
-      ? Math.max(segmentsReserved + 1, Math.floor(segmentCount / gainParts))
-      : Math.max(segmentsReserved + 1, Math.min(lowSegmentsMax, Math.floor(segmentCount / lowParts)));
-    const taken = segmentsReserved + Math.ceil(this.#pace.blocksPerSecond * followSeconds / segmentBlocks);
-    return Math.max(least, Math.min(Math.floor(segmentCount / lowPartsMin), taken));
-  }
-
-  /** Whether the tail should follow now. */
-  get #isTight(): boolean {
-    return this.#writer.freeSegments <= this.#lowSegments;
-  }
-
   /** One round of the sweep, and what follows it. Returns false when there was nothing to do. */
   async #pass(): Promise<boolean> {
     const { kernels } = this.#core;
@@ -336,7 +312,7 @@ export class WriteBack {
     if (eager) await this.#makeWritable();
     this.#sweep.beginRound();
     // Where space is short the tail comes first, as long as that helps; the sweep goes on beside it.
-    const tailFirst = (this.#spaceNeeded || this.#isTight) && !this.#isStuck && this.#draining === 0;
+    const tailFirst = (this.#spaceNeeded || this.#shortage.isTight) && !this.#isStuck && this.#draining === 0;
     if (!tailFirst) {
       await this.#round();
       if (this.#sweep.writtenInRound === 0 && kernels.dirty.count > 0 && this.#sweep.failure === undefined) {
@@ -364,7 +340,7 @@ export class WriteBack {
   /** Lets the sweep run until it is time to look at everything else. */
   async #round(): Promise<void> {
     const { clock } = this.#core;
-    const wasTight = this.#isTight;
+    const wasTight = this.#shortage.isTight;
     const wasNeeded = this.#spaceNeeded;
     const urgent = wasNeeded || wasTight;
     const endMs = clock.monotonicMs() +
@@ -373,7 +349,9 @@ export class WriteBack {
     while (
       !this.#sweep.idle && this.#sweep.writtenInRound < blocks && !this.#sweep.needsSync && !this.#stopping
     ) {
-      if (this.#writer.failure || (!wasTight && this.#isTight) || (!wasNeeded && this.#spaceNeeded)) break;
+      if (
+        this.#writer.failure || (!wasTight && this.#shortage.isTight) || (!wasNeeded && this.#spaceNeeded)
+      ) break;
       const leftMs = endMs - clock.monotonicMs();
       if (leftMs <= 0) break;
       await this.#changed.wait(leftMs);
@@ -383,7 +361,7 @@ export class WriteBack {
   /** Syncs the backing and moves the tail, as far as that is wanted. Tells whether the tail moved. */
   async #follow(eager: boolean): Promise<boolean> {
     const idle = this.dirtyBlocks === 0;
-    const tight = this.#isTight;
+    const tight = this.#shortage.isTight;
     if ((tight || this.#spaceNeeded) && !this.#holdsTail()) await this.#copy();
     if (this.#sync.wanted) {
       await this.#sync.run();
@@ -391,8 +369,11 @@ export class WriteBack {
     }
     if (eager || tight) await this.#relocateFailed();
     this.#pace.refresh();
-    if (!eager && !idle && !tight) return false;
-    this.#isStuck = this.#holdsTail() || !(await this.#tail.advance(idle));
+    // A drain that is nearly done moves the tail once, at its end.
+    const ending = this.#draining > 0 && this.dirtyBlocks * endingParts < this.#core.geometry.slotCount;
+    if (!idle && !tight && !this.#spaceNeeded && (!eager || ending)) return false;
+    this.#isStuck = this.#holdsTail() ||
+      !(await this.#tail.advance(idle, eager ? 1 : this.#shortage.leastGain));
     if (this.#isStuck) return false;
     this.#spaceNeeded = false;
     this.#pace.refresh();
@@ -413,16 +394,7 @@ export class WriteBack {
 
   /** Copies live blocks out of the tail's way, where that is wanted. */
   async #copy(): Promise<void> {
-    const { tunables, geometry, kernels } = this.#core;
-    if (tunables.copyForward === 0) return;
-    // Far above what may be dirty, copying costs more than it gives; but nobody shall wait for the whole sweep.
-    const dirtyMax = this.#pace.dirtyMax + copyMarginShare * geometry.slotCount;
-    if (kernels.dirty.count > dirtyMax && !this.#spaceNeeded) return;
-    // Where the live blocks fill what is used, copying would go round and round, and gain nothing.
-    const used = geometry.segmentCount - 1 - this.#writer.freeSegments;
-    if (used <= Math.ceil(kernels.dirty.count / (geometry.segmentBlocks - 1)) + 1) return;
-    const gain = Math.min(gainSegmentsMax, Math.max(1, Math.floor(geometry.segmentCount / gainParts)));
-    const wanted = this.#lowSegments + gain - this.#writer.freeSegments;
+    const wanted = this.#shortage.segmentsToCopy(this.#spaceNeeded);
     if (wanted > 0) await this.#copyForward.run(this.#tail.segment, wanted);
   }
 

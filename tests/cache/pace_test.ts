@@ -2,7 +2,7 @@
 // for how long is policy, and it must hold for small logs, failing disks and fresh recoveries alike.
 import { DeviceError } from "../../src/errors.ts";
 import { blockBytes, gib, mib } from "../../src/units.ts";
-import { bareDisk, runEngine } from "../sim/disk_runs.ts";
+import { bareDisk, countCosts, runEngine } from "../sim/disk_runs.ts";
 import { Machine } from "../sim/machine.ts";
 import { hanging, World } from "./fault_devices.ts";
 import { assert, assertEquals, assertGreater, assertLess } from "../assert.ts";
@@ -112,6 +112,27 @@ Deno.test("Pace: copy_forward=0 copies nothing, and nobody waits for ever", asyn
   }
   assertEquals(cache.status().blocks.copied, 0);
   await machine.run(cache.close());
+});
+
+Deno.test("Pace: without copying forward no write waits for 2 s either, wherever the writes go", async () => {
+  for (const [load, gain] of [["uniform", 2.8], ["region", 2]] as const) {
+    const run = { logBytes: gib, scale: 16, queueDepth: 32, load, tunables: { copyForward: 0 } };
+    const result = await runEngine(run);
+    assertLess(result.longestMs, 2000, load);
+    assertGreater(result.writesPerSecond, gain * bareDisk(32, load), load);
+    // Nothing is copied, and hardly a record is closed before it is full.
+    assertLess(result.cacheBytesPerByte, 1.04, load);
+  }
+});
+
+Deno.test("WriteBack: a cache costs no more requests and bytes than its records, and a few superblocks", async () => {
+  const [writes, requestsBar, bytesBar] = [20_000, 120, 1.04];
+  const costs = await countCosts({ flushEvery: 0, tunables: { copyForward: 0 } });
+  assertGreater(writes / costs.cacheWrites, requestsBar);
+  assertLess(costs.cacheBytes / (writes * blockBytes), bytesBar);
+  const flushed = await countCosts({ flushEvery: 32, tunables: { copyForward: 0 } });
+  // Each flush closes a record; one that would span two segments is two.
+  assertLess(flushed.cacheWrites, writes / 32 * 1.3);
 });
 
 Deno.test("WriteBack: in front of a modelled disk a full log sustains what it should, and no write waits for 2 s", async () => {

@@ -19,12 +19,16 @@ import { SimClock } from "./sim_clock.ts";
 
 /** The seek curve's span. */
 export const spanBytes = tib;
-/** Blocks that a scaled-down run is asked for at least. */
-export type Load = "uniform" | "zipf";
+/** Which blocks are written: any; few of them often, wherever they lie; nine of ten times a twentieth of the volume, in one piece. */
+export type Load = "uniform" | "zipf" | "region";
 
 /** Draws block numbers below `blocks`. */
 export function makeLoad(load: Load, blocks: number, random: SeededRandom): () => number {
   if (load === "uniform") return () => random.below(blocks);
+  if (load === "region") {
+    const first = Math.floor(blocks * 0.6);
+    return () => random.below(10) < 9 ? first + random.below(Math.floor(blocks / 20)) : random.below(blocks);
+  }
   // Zipf with exponent 0.99 by the approximation of Gray et al. (1994), scattered over the volume.
   const theta = 0.99;
   const zeta = zetaOf(blocks, theta);
