@@ -23,7 +23,11 @@ export class RangeLocks {
 
   /** Whether a block of [first, last] is held or waited for. */
   overlaps(first: number, last: number): boolean {
-    for (const held of this.#held) if (held.first <= last && first <= held.last) return true;
+    // By index: an iterator would be an object for each request that comes while another waits.
+    for (let i = 0; i < this.#held.length; i++) {
+      const held = this.#held[i]!;
+      if (held.first <= last && first <= held.last) return true;
+    }
     return false;
   }
 

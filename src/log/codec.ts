@@ -37,7 +37,12 @@ export function getU64(view: DataView, offset: number): number {
 
 /** Writes a safe integer as a u64. */
 export function putU64(view: DataView, offset: number, value: number): void {
-  // The sentence is made only where it is wanted: this is on the hot path.
+  // This is on the hot path. A division makes an object in code that is not optimized yet, and so would the sentence.
+  if (value === value >>> 0) {
+    view.setUint32(offset, value, true);
+    view.setUint32(offset + 4, 0, true);
+    return;
+  }
   if (!Number.isSafeInteger(value) || value < 0) assert(false, `u64 field out of range: ${value}`);
   view.setUint32(offset, value >>> 0, true);
   view.setUint32(offset + 4, Math.floor(value / 0x1_0000_0000), true);
@@ -177,30 +182,24 @@ export function decodePrevious(block: Uint8Array): PreviousRecord | undefined {
   return entriesFit(previousEntries(previous), previous.dataCount) ? previous : undefined;
 }
 
-/** Writes the fields of a second half, but for its checksum, into the header block at `at` of `bytes`. */
+/** Writes the fields of a second half, but for its checksum, into the header block at `at` of `bytes`. Hot path. */
 export function encodePrevious(
   view: DataView,
   at: number,
-  fields: {
-    slot: number;
-    sequence: number;
-    epoch: number;
-    entryCount: number;
-    dataCount: number;
-    crc: number;
-    ownSequence: number;
-    ownSlot: number;
-  },
+  previous: Pick<PreviousRecord, "slot" | "sequence" | "epoch" | "entryCount" | "dataCount">,
+  crc: number,
+  ownSequence: number,
+  ownSlot: number,
 ): void {
-  putU64(view, at + previousField.slot, fields.slot);
-  putU64(view, at + previousField.sequence, fields.sequence);
-  view.setUint16(at + previousField.entryCount, fields.entryCount, true);
-  view.setUint16(at + previousField.dataCount, fields.dataCount, true);
+  putU64(view, at + previousField.slot, previous.slot);
+  putU64(view, at + previousField.sequence, previous.sequence);
+  view.setUint16(at + previousField.entryCount, previous.entryCount, true);
+  view.setUint16(at + previousField.dataCount, previous.dataCount, true);
   view.setUint32(at + previousField.crc, 0, true);
-  putU64(view, at + previousField.ownSequence, fields.ownSequence);
-  putU64(view, at + previousField.ownSlot, fields.ownSlot);
-  view.setUint32(at + previousField.chain, fields.crc, true);
-  view.setUint32(at + previousField.epoch, fields.epoch, true);
+  putU64(view, at + previousField.ownSequence, ownSequence);
+  putU64(view, at + previousField.ownSlot, ownSlot);
+  view.setUint32(at + previousField.chain, crc, true);
+  view.setUint32(at + previousField.epoch, previous.epoch, true);
 }
 
 /** The entries of a record, in its own header. */

@@ -13,6 +13,7 @@
 
 import type { BlockDevice } from "../device/block_device.ts";
 import { DeviceError } from "../errors.ts";
+import { Stack } from "../stack.ts";
 
 /** A log write under way. */
 export interface Inflight {
@@ -21,6 +22,8 @@ export interface Inflight {
   /** Blocks of log appended up to and with this record. */
   appended: number;
   done: boolean;
+  /** The one that began next. */
+  next: Inflight | undefined;
 }
 
 interface Waiter {
@@ -50,9 +53,11 @@ export class Durability {
   readonly #device: BlockDevice;
   /** Seals the open record when a request covers it; returns the last sealed sequence. */
   readonly #seal: (wanted: number) => number;
-  readonly #inflight: Inflight[] = [];
+  /** The log writes under way, in the order in which they began. */
+  #first: Inflight | undefined;
+  #last: Inflight | undefined;
   /** Ended ones, for the next. */
-  readonly #spare: Inflight[] = [];
+  readonly #spare = new Stack<Inflight>();
   readonly #waiters: Waiter[] = [];
   readonly #watchers: (() => void)[] = [];
   readonly #completed: Reach;
@@ -82,25 +87,29 @@ export class Durability {
 
   /** Notes that the write of a record begins; records begin in the order of their sequences. */
   begin(sequence: number, slot: number, appended: number): Inflight {
-    const record = this.#spare.pop() ?? { sequence: 0, slot: 0, appended: 0, done: false };
+    const record = this.#spare.pop() ?? { sequence: 0, slot: 0, appended: 0, done: false, next: undefined };
     record.sequence = sequence;
     record.slot = slot;
     record.appended = appended;
     record.done = false;
-    this.#inflight.push(record);
+    record.next = undefined;
+    if (this.#last) this.#last.next = record;
+    else this.#first = record;
+    this.#last = record;
     return record;
   }
 
   /** Notes that it has ended well. Tells whether somebody waited for that. */
   complete(record: Inflight): boolean {
     record.done = true;
-    while (this.#inflight.length > 0 && this.#inflight[0]!.done) {
-      const { sequence, slot, appended } = this.#inflight[0]!;
-      this.#spare.push(this.#inflight.shift()!);
+    for (let first = this.#first; first?.done; first = this.#first) {
       const completed = this.#completed;
-      completed.sequence = sequence;
-      completed.slot = slot;
-      completed.appended = appended;
+      completed.sequence = first.sequence;
+      completed.slot = first.slot;
+      completed.appended = first.appended;
+      this.#first = first.next;
+      if (first.next === undefined) this.#last = undefined;
+      this.#spare.push(first);
     }
     const woken = this.wake();
     return this.onProgress() || woken;

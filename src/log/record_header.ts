@@ -26,6 +26,7 @@ export interface HeaderFacts {
   epoch: Epoch;
   slot: number;
   sequence: number;
+  /** As 32 bits, signed or not. */
   chain: number;
   entryCount: number;
   dataCount: number;
@@ -46,6 +47,11 @@ export function noteLast(facts: HeaderFacts): void {
   last.dataCount = facts.dataCount;
 }
 
+/** What the first record's second half says: the slot is its own, which no reader takes for a place. */
+function noneBefore({ slot, sequence }: HeaderFacts): LastRecord {
+  return { slot, sequence: sequence - 1, epoch: 0, entryCount: 0, dataCount: 0 };
+}
+
 /** Writes the header at `pointer`. */
 export function fillHeader(kernels: Kernels, pointer: number, facts: HeaderFacts): void {
   const { view, bytes } = kernels;
@@ -64,17 +70,7 @@ export function fillHeader(kernels: Kernels, pointer: number, facts: HeaderFacts
   putU64(view, pointer + recordField.durableMark, facts.durableMark);
   putU64(view, pointer + recordField.sealedMs, facts.sealedMs);
   view.setUint32(pointer + recordField.flags, facts.isFlushPoint ? recordFlagFlushPoint : 0, true);
-  encodePrevious(view, pointer, {
-    // With no record before it, the slot is its own, which no reader takes for a place.
-    slot: last?.slot ?? facts.slot,
-    sequence: last?.sequence ?? facts.sequence - 1,
-    epoch: last?.epoch ?? 0,
-    entryCount: last?.entryCount ?? 0,
-    dataCount: last?.dataCount ?? 0,
-    crc: facts.chain,
-    ownSequence: facts.sequence,
-    ownSlot: facts.slot,
-  });
+  encodePrevious(view, pointer, last ?? noneBefore(facts), facts.chain, facts.sequence, facts.slot);
   const target = pointer + blockBytes - recordEntriesMax * entryBytes;
   const { entries } = kernels.map;
   if (last) bytes.copyWithin(target, entries, entries + recordEntriesMax * entryBytes);

@@ -10,6 +10,7 @@
 import { type BlockDevice, type EventDevice, startsTransfers } from "../device/block_device.ts";
 import { assert } from "../errors.ts";
 import type { TransferEnd } from "../io/io.ts";
+import { Stack } from "../stack.ts";
 import { blockBytes } from "../units.ts";
 import type { Kernels } from "../wasm/kernels.ts";
 import type { Durability, Inflight } from "./durability.ts";
@@ -28,7 +29,7 @@ export class RecordWrites implements TransferEnd {
   readonly #records: (Inflight | null)[] = [];
   readonly #buffers: number[] = [];
   readonly #blocks: number[] = [];
-  readonly #free: number[] = [];
+  readonly #free = new Stack<number>();
 
   constructor(
     { device, kernels, geometry }: { device: BlockDevice; kernels: Kernels; geometry: Geometry },

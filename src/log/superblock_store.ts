@@ -141,16 +141,8 @@ export class SuperblockStore {
 export function repeatRecord(header: RecordHeader): PreviousRecord {
   const block = new Uint8Array(blockBytes);
   const view = viewOf(block);
-  encodePrevious(view, 0, {
-    slot: header.slot,
-    sequence: header.sequence,
-    epoch: header.epoch.number,
-    entryCount: header.entryCount,
-    dataCount: header.dataCount,
-    crc: header.crc,
-    ownSequence: header.sequence + 1,
-    ownSlot: superblockCopySlot,
-  });
+  const repeated = { ...header, epoch: header.epoch.number };
+  encodePrevious(view, 0, repeated, header.crc, header.sequence + 1, superblockCopySlot);
   const entries = header.bytes.subarray(
     recordField.entries,
     recordField.entries + recordEntriesMax * entryBytes,

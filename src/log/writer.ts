@@ -85,6 +85,7 @@ export class LogWriter {
   #headSegment: number;
   #headOffset: number;
   #nextSequence: number;
+  /** As a signed number, which V8 keeps without an object. */
   #chain: number;
   /** The segment that the tails of both durable superblocks have reached. */
   #reusableTail: number;
@@ -135,7 +136,7 @@ export class LogWriter {
       this.#headOffset = segmentBlocks;
     }
     this.#nextSequence = options.head.sequence;
-    this.#chain = options.head.chain;
+    this.#chain = options.head.chain | 0;
     this.#reusableTail = options.reusableTail;
     this.#durability = new Durability(
       options.device,
@@ -231,7 +232,7 @@ export class LogWriter {
   /** Where the next record goes if nothing is open. */
   get head(): LogPosition {
     const slot = this.#headSegment * this.#geometry.segmentBlocks + this.#headOffset;
-    return { slot: slot % this.#geometry.slotCount, sequence: this.#nextSequence, chain: this.#chain };
+    return { slot: slot % this.#geometry.slotCount, sequence: this.#nextSequence, chain: this.#chain >>> 0 };
   }
 
   /** Tells that both durable superblocks name a tail in `segment`. */
@@ -381,11 +382,10 @@ export class LogWriter {
     facts.isFlushPoint = this.#isFlushPoint;
     fillHeader(kernels, pointer, facts);
     const blocks = 1 + this.#dataCount;
-    const crc = kernels.recordSeal(pointer, kernels.map.crcs + (this.#openSlot + 1) * 4);
+    this.#chain = kernels.recordSeal(pointer, kernels.map.crcs + (this.#openSlot + 1) * 4);
     const entries = pointer + recordField.entries;
     kernels.bytes.copyWithin(kernels.map.entries, entries, entries + recordEntriesMax * entryBytes);
     noteLast(facts);
-    this.#chain = crc;
     this.#headOffset += blocks;
     this.#appendedBlocks += blocks;
     const record = this.#durability.begin(this.#nextSequence, this.#openSlot, this.#appendedBlocks);

@@ -72,7 +72,7 @@ export class Operations {
       this.heldBytes -= heldBytes;
       statistics[kind]++;
       if (!this.dropped) reply();
-      observer?.answered(kind, clock.monotonicMs() - started, 1);
+      observer?.answered(kind, (clock.monotonicMs() - started) * 1000, 1);
       this.#context.onCompletion();
     };
     const fail = (thrown: unknown) => {

@@ -20,8 +20,8 @@ export class RequestLatencies implements Observer {
   };
 
   /** See {@linkcode Observer}. */
-  answered(kind: RequestKind, milliseconds: number, count: number): void {
-    this.#kinds[kind].add(milliseconds * 1000, count);
+  answered(kind: RequestKind, micros: number, count: number): void {
+    this.#kinds[kind].add(micros, count);
   }
 
   /** The counts so far; they go on changing. */

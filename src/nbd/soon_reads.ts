@@ -111,7 +111,8 @@ export class SoonReads implements ReadEnd {
     const { statistics, observer, clock } = this.#context;
     statistics.read++;
     statistics.bytesRead += length;
-    if (observer !== null) observer.answered("read", clock.monotonicMs() - this.#startedMs[place]!, 1);
+    if (observer === null) return;
+    observer.answered("read", (clock.monotonicMs() - this.#startedMs[place]!) * 1000, 1);
   }
   // The hot path ends here.
 

@@ -61,9 +61,9 @@ export function newStatistics(): Statistics {
 
 /**
  * Is told how long requests took. Requests that were served from RAM are reported together, once per receive:
- * `milliseconds` is then the time from the receive to the last of them, an upper bound for each.
+ * `micros` is then the time from the receive to the last of them, an upper bound for each.
  */
 export interface Observer {
-  /** `count` requests of `kind` took `milliseconds` each, from being parsed to their reply being queued. */
-  answered(kind: RequestKind, milliseconds: number, count: number): void;
+  /** `count` requests of `kind` took `micros` microseconds each, from being parsed to their reply being queued. */
+  answered(kind: RequestKind, micros: number, count: number): void;
 }

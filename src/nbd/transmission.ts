@@ -14,6 +14,7 @@
  */
 
 import type { Volume } from "../cache/volume.ts";
+import { microsOf } from "../clock.ts";
 import { decodeContextList, queryStatus } from "./block_status.ts";
 import {
   chunkDone,
@@ -134,10 +135,10 @@ export class Transmission {
       while (this.#next(input));
       return;
     }
-    const started = clock.monotonicMs();
+    const started = microsOf(clock);
     while (this.#next(input));
     if (this.#readsNow + this.#writesNow === 0) return;
-    const elapsed = clock.monotonicMs() - started;
+    const elapsed = (microsOf(clock) - started) | 0;
     if (this.#readsNow > 0) observer.answered("read", elapsed, this.#readsNow);
     if (this.#writesNow > 0) observer.answered("write", elapsed, this.#writesNow);
     this.#readsNow = this.#writesNow = 0;

@@ -2,7 +2,7 @@
  * The hot path in WebAssembly, typed: checksums, the index, bitmaps, the write-back plan's sort, record packing, all
  * over one linear memory that {@linkcode planMemory} lays out and that never grows, so no view is ever detached.
  *
- * Invariants: methods allocate nothing and return non-negative numbers; pointers are byte offsets into `bytes`.
+ * Invariants: methods allocate nothing and return non-negative numbers, where nothing else is said; pointers are byte offsets into `bytes`.
  * The kernels check no bounds of theirs: callers give pointers of the map and slots below `slotCount`.
  *
  * @module
@@ -172,11 +172,11 @@ export class Kernels {
 
   /**
    * Computes the checksums of the record at `record`: of each data block, into its entry and into the u32 array at
-   * `crcsOfFirstSlot`; of the second half of the header; of the first half, which is returned.
+   * `crcsOfFirstSlot`; of the second half of the header; of the first half, which is returned, as a signed number.
    * REQUIRES: all other fields are final, entryCount above all.
    */
   recordSeal(record: number, crcsOfFirstSlot: number): number {
-    return this.#exports.recordSeal(record, crcsOfFirstSlot) >>> 0;
+    return this.#exports.recordSeal(record, crcsOfFirstSlot) | 0;
   }
 
   // The hot path ends here.

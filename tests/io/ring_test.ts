@@ -91,6 +91,23 @@ Deno.test(
 );
 
 Deno.test(
+  "RingClock: the wrapped microseconds go with the monotonic milliseconds",
+  { ignore },
+  () =>
+    dedicated(async ({ clock }) => {
+      const [beginMs, begin] = [clock.monotonicMs(), clock.microsWrapped()];
+      await sleep(clock, 20);
+      const end = clock.microsWrapped();
+      const elapsedMs = clock.monotonicMs() - beginMs;
+      assert(Number.isInteger(end) && end === (end | 0), "a signed 32-bit number");
+      const micros = (end - begin) | 0;
+      assertGreaterOrEqual(micros, 20_000 - 1);
+      // What was measured lies within what was measured around it.
+      assertGreaterOrEqual(elapsedMs * 1000 + 1, micros);
+    }),
+);
+
+Deno.test(
   "RingClock: thousands of timers, set and cancelled",
   { ignore },
   () =>

@@ -384,8 +384,8 @@ Deno.test("BLOCK_STATUS: tells holes, zeroes and data; REQ_ONE gives one; neighb
 Deno.test("Statistics: count requests, errors and bytes; the observer hears of every request", async () => {
   const heard = new Map<RequestKind, number>();
   const observer = {
-    answered(kind: RequestKind, milliseconds: number, count: number) {
-      assert(milliseconds >= 0);
+    answered(kind: RequestKind, micros: number, count: number) {
+      assert(micros >= 0);
       heard.set(kind, (heard.get(kind) ?? 0) + count);
     },
   };

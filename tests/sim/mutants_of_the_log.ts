@@ -175,7 +175,7 @@ export const mutantsOfTheLog: readonly Mutant[] = [
       {
         file: durability,
         find: "const reach = { ...this.#completed };",
-        replace: "const reach = { ...this.#inflight.at(-1) ?? this.#completed };",
+        replace: "const reach = { ...this.#last ?? this.#completed };",
       },
     ],
   },
@@ -185,8 +185,8 @@ export const mutantsOfTheLog: readonly Mutant[] = [
     why: "the end of a later log write counts for an earlier one that is still under way",
     edits: [{
       file: durability,
-      find: "while (this.#inflight.length > 0 && this.#inflight[0]!.done) {",
-      replace: "while (this.#inflight.some((write) => write.done)) {",
+      find: "first?.done; first = this.#first) {",
+      replace: "first && (first.done || first.next?.done); first = this.#first) {",
     }],
   },
   {

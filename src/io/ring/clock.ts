@@ -19,6 +19,8 @@ interface Timer {
   action: (() => void) | null;
 }
 
+/** <linux/time.h> */
+const clockMonotonic = 1;
 /** How far ahead a timeout looks at most; a later timer takes more than one. */
 const timeoutMsMax = 3_600_000;
 
@@ -33,6 +35,9 @@ export class RingClock implements Clock, Completion {
   readonly #timespecs: { words: Int32Array<ArrayBuffer>; bytes: Uint8Array<ArrayBuffer> }[] = [];
   readonly #freeTags: number[] = [];
   #cancelled = 0;
+  /** A timespec (two 64-bit numbers) for the present moment. */
+  readonly #now = new Int32Array(4);
+  #lastMicros = 0;
 
   constructor(reactor: Reactor) {
     this.#reactor = reactor;
@@ -40,6 +45,14 @@ export class RingClock implements Clock, Completion {
 
   monotonicMs(): number {
     return systemClock.monotonicMs();
+  }
+
+  microsWrapped(): number {
+    const now = this.#now;
+    const { libc, isClosed } = this.#reactor;
+    // The library is closed with the reactor, whom somebody may still ask for the time.
+    if (isClosed || libc.call.clockGettime(clockMonotonic, now) !== 0) return this.#lastMicros;
+    return this.#lastMicros = (Math.imul(now[0]!, 1_000_000) + now[2]! / 1000) | 0;
   }
 
   wallMs(): number {

@@ -30,6 +30,7 @@ const symbols = {
   ioctl: { parameters: ["i32", "u64", "buffer"], result: "i32" },
   fsync: { parameters: ["i32"], result: "i32" },
   statx: { parameters: ["i32", "buffer", "i32", "i32", "buffer"], result: "i32" },
+  clockGettime: { name: "clock_gettime", parameters: ["i32", "buffer"], result: "i32" },
   eventfd: { parameters: ["i32", "i32"], result: "i32" },
   read: { parameters: ["i32", "buffer", "i32"], result: "i32" },
   write: { parameters: ["i32", "buffer", "i32"], result: "i32" },

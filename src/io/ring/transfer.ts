@@ -9,6 +9,7 @@
  * @module
  */
 
+import { Stack } from "../../stack.ts";
 import type { TransferEnd } from "../io.ts";
 import { operation, sqe } from "./abi.ts";
 import { errno } from "./errno.ts";
@@ -31,7 +32,7 @@ export interface TransferOwner {
 export class Transfers {
   readonly #reactor: Reactor;
   readonly #owner: TransferOwner;
-  readonly #spare: Transfer[] = [];
+  readonly #spare = new Stack<Transfer>();
   /** The memory of the last transfer, whose address is known. */
   #buffer: ArrayBuffer | null = null;
   readonly #base = new Float64Array(1);
