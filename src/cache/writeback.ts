@@ -24,6 +24,7 @@ import { Shortage } from "./shortage.ts";
 import { Signal } from "./signal.ts";
 import { Sweep } from "./sweep.ts";
 import type { Tail } from "./tail.ts";
+import { Utilisation } from "./utilisation.ts";
 import { Zeroing } from "./zeroing.ts";
 
 /** No client request for so long means idle. */
@@ -86,6 +87,7 @@ export class WriteBack {
   readonly #copyForward: CopyForward;
   readonly #pace: Pace;
   readonly #shortage: Shortage;
+  readonly #utilisation: Utilisation;
   /** Rings when something was asked for, or has come of the sweep. */
   readonly #changed: Signal;
   /** The tail stands still, for `proveBacking`: always, or while a quarter of the log is free and no writer waits. */
@@ -115,6 +117,7 @@ export class WriteBack {
     this.#copyForward = new CopyForward(core, writer, room, this.#sweep);
     this.#pace = new Pace(core, writer, this.#sweep);
     this.#shortage = new Shortage(core, writer, this.#pace);
+    this.#utilisation = new Utilisation(core.backing, core.clock);
     this.#lastClientMs = core.clock.monotonicMs();
     this.#sweep.depth = () =>
       // Who drains, or waits for space, waits for write-back.
@@ -224,6 +227,7 @@ export class WriteBack {
 
   async #run(): Promise<void> {
     while (!this.#stopping) {
+      await this.#lookAtOthers();
       if (!this.#wanted()) {
         this.#sweep.stop();
         // Nothing is wanted from a failed log; who waits for a pass must hear of it.
@@ -295,14 +299,38 @@ export class WriteBack {
     if (tunables.writeback === "off") return false;
     if (this.#shortage.isTight) return true;
     if (this.dirtyBlocks === 0 && !this.#sync.wanted) return false;
-    const isPressing = this.dirtyBlocks > busyShare * this.#pace.dirtyMax;
-    if (!isPressing && foreground.busyPercent > tunables.writebackThreshold) return false;
+    const isPressing = this.#isPressing;
+    const busyPercent = Math.max(foreground.busyPercent, this.#utilisation.percent);
+    if (!isPressing && busyPercent > tunables.writebackThreshold) return false;
     if (tunables.writeback === "on") return true;
     const count = statistics.writeRequests + statistics.readRequests + statistics.flushRequests;
     const now = clock.monotonicMs();
     if (count !== this.#lastClientCount) this.#lastClientMs = now;
     this.#lastClientCount = count;
     return isPressing || now - this.#lastClientMs >= idleMs;
+  }
+
+  /** Whether so much is dirty that write-back gives way to nobody. */
+  get #isPressing(): boolean {
+    return this.dirtyBlocks > busyShare * this.#pace.dirtyMax;
+  }
+
+  /** With a `writeback_threshold`: rests for a moment now and then, to see how busy others keep the backing device. */
+  async #lookAtOthers(): Promise<void> {
+    const { writebackThreshold, writeback } = this.#core.tunables;
+    if (writebackThreshold >= 100 || writeback === "off" || this.dirtyBlocks === 0 || this.#isPressing) {
+      return;
+    }
+    if (this.#draining > 0 || this.#spaceNeeded || this.#pace.holds || this.#writer.failure) return;
+    if (!this.#utilisation.isDue(writebackThreshold)) return;
+    await this.#sweep.quiesce();
+    try {
+      if (this.#sync.wanted) await this.#sync.run();
+    } catch {
+      // The next pass meets the same, and tells of it.
+      return;
+    }
+    await this.#utilisation.look(this.#changed);
   }
 
   /** One round of the sweep, and what follows it. Returns false when there was nothing to do. */
