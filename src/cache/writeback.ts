@@ -17,6 +17,7 @@ import type { LogWriter } from "../log/writer.ts";
 import { BackingSync, unsyncedBlocksMax } from "./backing_sync.ts";
 import { CopyForward } from "./copy_forward.ts";
 import type { Core } from "./core.ts";
+import { DrainHold } from "./drain_hold.ts";
 import { requestsInFlightMax } from "./foreground.ts";
 import { Pace } from "./pace.ts";
 import type { Room } from "./room.ts";
@@ -52,13 +53,6 @@ const urgentRoundMs = 250;
 const drainRoundMs = 1000;
 /** Of the log, in parts: with fewer blocks dirty than this a drain is nearly done. */
 const endingParts = 16;
-/** A drain that has lasted so long, and lacks no more than so many blocks, lets clients wait for so long: else it might never end. */
-const drainHoldAfterMs = 1000;
-const drainHoldBlocksMax = 1024;
-const drainHoldMsMax = 2000;
-/** Between two such waits. */
-const drainHoldPauseMs = 10_000;
-
 /** What write-back tells status. */
 export interface WriteBackState {
   active: boolean;
@@ -88,6 +82,7 @@ export class WriteBack {
   readonly #pace: Pace;
   readonly #shortage: Shortage;
   readonly #utilisation: Utilisation;
+  readonly #drainHold: DrainHold;
   /** Rings when something was asked for, or has come of the sweep. */
   readonly #changed: Signal;
   /** The tail stands still, for `proveBacking`: always, or while a quarter of the log is free and no writer waits. */
@@ -95,8 +90,6 @@ export class WriteBack {
   #warnAfterMs = 0;
   #stopping = false;
   #draining = 0;
-  /** Until when clients wait for the end of a drain. */
-  #drainHoldEndMs = -drainHoldPauseMs;
   #spaceNeeded = false;
   /** The tail could not be moved the last time: what is live in it must be written back. */
   #isStuck = false;
@@ -117,6 +110,7 @@ export class WriteBack {
     this.#copyForward = new CopyForward(core, writer, room, this.#sweep);
     this.#pace = new Pace(core, writer, this.#sweep);
     this.#shortage = new Shortage(core, writer, this.#pace);
+    this.#drainHold = new DrainHold(core.clock);
     this.#utilisation = new Utilisation(core.backing, core.clock);
     this.#lastClientMs = core.clock.monotonicMs();
     this.#sweep.depth = () =>
@@ -173,13 +167,7 @@ export class WriteBack {
 
   /** Whether clients wait: for the pace of write-back, or so that a drain comes to its end. */
   get holds(): boolean {
-    return this.#pace.holds || (this.#draining > 0 && this.#core.clock.monotonicMs() < this.#drainHoldEndMs);
-  }
-
-  #mayHoldClients(sinceMs: number): void {
-    const now = this.#core.clock.monotonicMs();
-    if (now - sinceMs < drainHoldAfterMs || now < this.#drainHoldEndMs + drainHoldPauseMs) return;
-    if (this.dirtyBlocks <= drainHoldBlocksMax) this.#drainHoldEndMs = now + drainHoldMsMax;
+    return this.#pace.holds || (this.#draining > 0 && this.#drainHold.holds);
   }
 
   /** Writes back until nothing is dirty, and moves the tail to the head. */
@@ -205,7 +193,7 @@ export class WriteBack {
           // Only log reads under way, or clients that write, keep the tail from the head now.
           if (idlePasses > 1) await sleep(clock, 1);
         } else idlePasses = 0;
-        this.#mayHoldClients(sinceMs);
+        this.#drainHold.consider(sinceMs, this.dirtyBlocks);
         await this.#nextPass();
       }
     } finally {
@@ -227,7 +215,7 @@ export class WriteBack {
 
   async #run(): Promise<void> {
     while (!this.#stopping) {
-      await this.#lookAtOthers();
+      if (this.#mustLook) await this.#lookAtOthers();
       if (!this.#wanted()) {
         this.#sweep.stop();
         // Nothing is wanted from a failed log; who waits for a pass must hear of it.
@@ -315,14 +303,17 @@ export class WriteBack {
     return this.dirtyBlocks > busyShare * this.#pace.dirtyMax;
   }
 
-  /** With a `writeback_threshold`: rests for a moment now and then, to see how busy others keep the backing device. */
-  async #lookAtOthers(): Promise<void> {
+  /** With a `writeback_threshold`, and nothing that presses: whether it is time to see how busy others keep the backing. */
+  get #mustLook(): boolean {
     const { writebackThreshold, writeback } = this.#core.tunables;
     if (writebackThreshold >= 100 || writeback === "off" || this.dirtyBlocks === 0 || this.#isPressing) {
-      return;
+      return false;
     }
-    if (this.#draining > 0 || this.#spaceNeeded || this.#pace.holds || this.#writer.failure) return;
-    if (!this.#utilisation.isDue(writebackThreshold)) return;
+    if (this.#draining > 0 || this.#spaceNeeded || this.#pace.holds || this.#writer.failure) return false;
+    return this.#utilisation.isDue(writebackThreshold);
+  }
+
+  async #lookAtOthers(): Promise<void> {
     await this.#sweep.quiesce();
     try {
       if (this.#sync.wanted) await this.#sync.run();
