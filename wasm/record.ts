@@ -17,8 +17,9 @@ const entryBytes: usize = 12;
 /** entryField.kind, entryField.crc */
 const entryKind: usize = 5;
 const entryCrc: usize = 8;
-/** entryKind.data */
+/** entryKind.data, entryKind.clean */
 const dataKind: u32 = 1;
+const cleanKind: u32 = 5;
 /** previousField.crc */
 const previousCrc: usize = 2068;
 
@@ -26,10 +27,10 @@ function entryAt(record: usize, index: u32): usize {
   return record + entries + <usize> index * entryBytes;
 }
 
-/** Writes a data entry: block u40, kind u8, mask u8, zero u8, crc u32. The checksum is left 0 until the seal. */
-export function recordAddData(record: usize, index: u32, block: u32, mask: u32): void {
+/** Writes the entry of a block, data or a clean copy: block u40, kind u8, mask u8, zero u8, crc u32. The checksum is left 0 until the seal. */
+export function recordAddData(record: usize, index: u32, kind: u32, block: u32, mask: u32): void {
   const entry = entryAt(record, index);
-  store<u64>(entry, <u64> block | (<u64> dataKind << 40) | (<u64> (mask & 255) << 48));
+  store<u64>(entry, <u64> block | (<u64> (kind & 255) << 40) | (<u64> (mask & 255) << 48));
   store<u32>(entry, 0, entryCrc);
 }
 
@@ -57,7 +58,8 @@ export function recordSeal(record: usize, crcsOfFirstSlot: usize): u32 {
   let data = record;
   for (let index: u32 = 0; index < count; index++) {
     const entry = entryAt(record, index);
-    if (load<u8>(entry, entryKind) != dataKind) continue;
+    const kind = <u32> load<u8>(entry, entryKind);
+    if (kind != dataKind && kind != cleanKind) continue;
     data += blockBytes;
     const crc = crc32cBlock(data);
     store<u32>(entry, crc, entryCrc);

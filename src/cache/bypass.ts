@@ -23,6 +23,8 @@ import type { WriteBack } from "./writeback.ts";
 
 /** Smaller requests take the log, even in a stream: a database's journal is one. Smaller limits lower it. */
 const requestBytesMin = 64 * kib;
+/** How far from a stream's end, in bytes, its next request may begin: a deep queue may come out of order. */
+const slackBytes = mib;
 /** So much may be outstanding before the engine syncs the backing by itself. */
 const outstandingBytesMax = 64 * mib;
 
@@ -106,7 +108,7 @@ export class Bypass {
   readonly #core: Core;
   readonly #writer: LogWriter;
   readonly #backing: WriteBack["backing"];
-  readonly #streams = new Streams();
+  readonly #streams = new Streams(slackBytes);
 
   constructor(core: Core, writer: LogWriter, backing: WriteBack["backing"]) {
     this.#core = core;
@@ -136,11 +138,13 @@ export class Bypass {
 
   /** Log-rules.md 8, for blocks [start, end). */
   #mayPass(start: number, end: number): boolean {
-    const { kernels, versions } = this.#core;
+    const { kernels, versions, segments, copies } = this.#core;
     if (this.#writer.failure || versions.touched.any(start, end)) return false;
     if (versions.poison.any || kernels.zeroDirty.any(start, end)) return false;
     for (let block = start; block < end; block++) {
-      if (kernels.indexGet(block) !== noSlot) return false;
+      const slot = kernels.indexGet(block);
+      if (slot === noSlot || copies.holds(slot)) continue;
+      if (this.#writer.isInUse(segments.of(slot))) return false;
     }
     return !this.#backing.isUnderWay(start, end);
   }
@@ -155,13 +159,15 @@ export class Bypass {
     bytes: Uint8Array,
     byLog: (offset: number, bytes: Uint8Array) => Promise<void>,
   ): Promise<boolean> {
-    const { backing, bypassed, statistics } = this.#core;
+    const { backing, bypassed, kernels, statistics } = this.#core;
     const start = this.#firstWhole(offset);
     const end = this.#lastWhole(offset + bytes.length);
     if (!this.#mayPass(start, end)) return false;
     const from = start * blockBytes;
     const to = Math.min(end * blockBytes, backing.sizeBytes);
     const { failures } = bypassed;
+    // Clean copies, and what the tail has passed: a crash would forget them, and reads must from here on.
+    for (let block = start; block < end; block++) kernels.indexRemove(block);
     bypassed.changes++;
     bypassed.inFlight++;
     try {

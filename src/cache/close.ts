@@ -25,6 +25,8 @@ export async function closeCleanly(
 ): Promise<void> {
   const { kernels, clock, device, backing, geometry } = core;
   await engine.writes.durable();
+  // Clean copies too: the head that is named comes after them.
+  await engine.writer.makeDurable(engine.writer.lastPutSequence);
   if (core.statistics.unrecordedLosses > 0) {
     throw new DeviceError(
       "EIO",

@@ -13,6 +13,7 @@ import type { LogWriter } from "../log/writer.ts";
 import { blockBytes } from "../units.ts";
 import type { Kernels } from "../wasm/kernels.ts";
 import type { Bypassed } from "./bypass.ts";
+import type { CleanCopies } from "./clean_copies.ts";
 import type { Foreground } from "./foreground.ts";
 import type { RangeLocks } from "./locks.ts";
 import type { Statistics } from "./statistics.ts";
@@ -37,6 +38,8 @@ export interface Core {
   readonly locks: RangeLocks;
   /** What has gone past the log. */
   readonly bypassed: Bypassed;
+  /** The read cache. */
+  readonly copies: CleanCopies;
   readonly clock: Clock;
   readonly tunables: Tunables;
   readonly statistics: Statistics;

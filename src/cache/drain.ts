@@ -40,6 +40,7 @@ export async function drainCache(
   { onProgress = () => {}, keepLog = false, verify = false }: DrainOptions,
 ): Promise<DrainReport> {
   const report: DrainReport = { comparedBlocks: 0 };
+  const letCopiesIn = core.copies.hold();
   try {
     if (keepLog || verify) writeback.holdTail = verify ? "yes" : "while roomy";
     await writeback.drain((done, total) => onProgress(done, total, "draining"));
@@ -52,6 +53,8 @@ export async function drainCache(
   } catch (error) {
     writeback.holdTail = "no";
     throw error;
+  } finally {
+    letCopiesIn();
   }
   const lost = core.versions.poison.blocks;
   if (lost > 0) {
@@ -67,6 +70,8 @@ async function prove(
   reads: Reads,
   onProgress: (done: number, total: number) => void,
 ): Promise<number> {
+  // Checksums are made when a record is sealed: what the read cache put last has none.
+  await core.writer?.makeDurable(core.writer.lastPutSequence);
   const { comparedBlocks, wrongBlocks } = await proveBacking(core, reads, onProgress);
   if (wrongBlocks > 0) {
     throw new DamageError(

@@ -42,6 +42,8 @@ export interface InspectedRecord {
   trimRanges: number;
   /** Ranges that are lost and read as EIO. */
   poisonedRanges: number;
+  /** Copies of what the backing device holds, for reads. */
+  cleanBlocks: number;
 }
 
 /** What a cache device holds, as an opening now would find it. Blocks are 4096 bytes. */
@@ -167,7 +169,7 @@ async function listRecords(scan: Scan): Promise<InspectedRecord[]> {
   for (const { slot } of scan.records) {
     const header = decodeRecord(await scan.reader.blocks(slot, 1), slot, scan.superblock.uuid);
     if (!header) continue;
-    const counts = [0, 0, 0, 0, 0];
+    const counts = [0, 0, 0, 0, 0, 0];
     for (const entry of eachEntry(recordEntries(header))) counts[entry.kind]!++;
     list.push({
       sequence: header.sequence,
@@ -180,6 +182,7 @@ async function listRecords(scan: Scan): Promise<InspectedRecord[]> {
       zeroRanges: counts[entryKind.zero]!,
       trimRanges: counts[entryKind.trim]!,
       poisonedRanges: counts[entryKind.poisoned]!,
+      cleanBlocks: counts[entryKind.clean]!,
     });
   }
   return list;

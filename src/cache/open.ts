@@ -29,6 +29,7 @@ import type { MemoryPlan } from "../wasm/memory_map.ts";
 import { stagingBlocksOf } from "./batch.ts";
 import { Bypassed } from "./bypass.ts";
 import { type Cache, cacheSeam } from "./cache.ts";
+import { CleanCopies } from "./clean_copies.ts";
 import type { Core } from "./core.ts";
 import { Foreground } from "./foreground.ts";
 import { lentBuffersMax } from "./lent_buffers.ts";
@@ -220,7 +221,7 @@ async function open(options: EngineOptions, opened: OpenedCache, backing: BlockD
   }
   let core: Core;
   let cache: Cache | undefined;
-  const shared = {
+  const parts = {
     device,
     backing,
     geometry,
@@ -234,6 +235,10 @@ async function open(options: EngineOptions, opened: OpenedCache, backing: BlockD
     tunables: { ...defaultTunables, ...options.tunables },
     statistics: new Statistics(),
     warn,
+  };
+  const shared = {
+    ...parts,
+    copies: new CleanCopies(parts),
     onRot(block: number, slot: number, why: string) {
       if (cache) cacheSeam.lose(cache, block, slot, why);
     },

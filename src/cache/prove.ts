@@ -47,7 +47,11 @@ export async function proveBacking(
     const group: Version[] = [];
     for (; slot < kernels.reverse.length && group.length < groupBlocks; slot++) {
       const block = kernels.reverse[slot]!;
-      if (kernels.indexGet(block) === slot && !core.versions.isLive(block)) group.push({ block, slot });
+      // What the tail has passed could not be kept, and clean copies have never been written back.
+      if (
+        kernels.indexGet(block) === slot && !core.versions.isLive(block) &&
+        core.writer?.isInUse(core.segments.of(slot)) === true && !core.copies.holds(slot)
+      ) group.push({ block, slot });
     }
     group.sort((a, b) => a.block - b.block);
     let next = 0;

@@ -65,13 +65,14 @@ export class ReadSlots implements TransferEnd {
   readonly #crcs = new Uint32Array(slotsMax * largeBlocksMax);
   /** What was asked of the device, and where in it the wanted bytes are. */
   readonly #deviceBytes = new Int32Array(slotsMax);
+  readonly #offset = new Float64Array(slotsMax);
   readonly #skip = new Int32Array(slotsMax);
   readonly #length = new Int32Array(slotsMax);
   /** Failed syncs of what has gone past the log, when a read of the backing began. */
   readonly #failures = new Int32Array(slotsMax);
+  /** The read cache's generation then; negative where nothing is to be kept. */
+  readonly #generation = new Float64Array(slotsMax);
   readonly #tag = new Int32Array(slotsMax);
-  /** When a read of the backing began. */
-  readonly #startedMs = new Float64Array(slotsMax);
   readonly #to: (ReadEnd | null)[] = new Array(slotsMax).fill(null);
 
   /** `onEnd` is called after each read's end, and tells whether it settled promises. */
@@ -155,14 +156,19 @@ export class ReadSlots implements TransferEnd {
   #startBacking(free: FreeSlots, offset: number, length: number, to: ReadEnd, tag: number): boolean {
     const { kernels } = this.#core;
     const place = free.next;
-    const start = roundDown(offset, sectorBytes);
-    const bytes = roundUp(offset + length, sectorBytes) - start;
+    const { copies, backing } = this.#core;
+    const keeps = copies.wants(offset, length);
+    // To be kept, a block must be read whole.
+    const unit = keeps ? blockBytes : sectorBytes;
+    const start = roundDown(offset, unit);
+    const bytes = Math.min(roundUp(offset + length, unit), backing.sizeBytes) - start;
     if (!this.#backing?.startRead(start, kernels.bytes, this.#pointer(place), bytes, this, place)) {
       return false;
     }
     this.#segment[place] = noSegment;
     this.#failures[place] = this.#core.bypassed.failures;
-    this.#startedMs[place] = this.#core.foreground.begin();
+    this.#generation[place] = keeps ? copies.generation : -1;
+    this.#offset[place] = start;
     this.#begun(free, place, bytes, offset - start, length, to, tag);
     return true;
   }
@@ -200,19 +206,25 @@ export class ReadSlots implements TransferEnd {
     const skip = this.#skip[place]!;
     let good = result === this.#deviceBytes[place];
     let settled = false;
-    if (segment === noSegment) {
-      this.#core.foreground.end(this.#startedMs[place]!);
-      good = good && this.#failures[place] === bypassed.failures;
-    } else {
+    if (segment !== noSegment) {
       good = good && this.#verify(place, pointer, result);
       if (--segments.pins[segment]! === 0 && this.#room !== undefined) settled = this.#room.wake();
-    }
+    } else if (this.#failures[place] !== bypassed.failures) good = false;
     if (good) {
       const blocks = Math.ceil((skip + length) / blockBytes);
       if (segment === noSegment) statistics.readMissBlocks += blocks;
       else statistics.readHitBlocks += blocks;
       statistics.readRequests++;
       statistics.readBytes += length;
+      if (segment === noSegment && this.#generation[place]! >= 0) {
+        this.#core.copies.keep(
+          this.#offset[place]!,
+          kernels.bytes,
+          pointer,
+          result,
+          this.#generation[place]!,
+        );
+      }
     }
     const to = this.#to[place]!;
     this.#to[place] = null;

@@ -155,10 +155,12 @@ export class Reads {
   }
 
   async #readBacking(offset: number, into: Uint8Array<ArrayBuffer>): Promise<void> {
-    const { bypassed } = this.#core;
+    const { bypassed, copies } = this.#core;
     const { failures } = bypassed;
+    const { generation } = copies;
     await this.#readSectors(offset, into);
     if (bypassed.failures !== failures) this.#refuseLost(offset, offset + into.length);
+    else if (copies.wants(offset, into.length)) copies.keep(offset, into, 0, into.length, generation);
   }
 
   /** The backing may have dropped what went past the log, while it was read. */

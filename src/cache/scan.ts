@@ -9,7 +9,7 @@ import type { BlockDevice } from "../device/block_device.ts";
 import { readCheckpoint } from "../log/checkpoint.ts";
 import { eachEntry, type EntryList } from "../log/codec.ts";
 import { backingBlocksOf } from "../log/geometry.ts";
-import { entryKind } from "../log/layout.ts";
+import { carriesBlock } from "../log/layout.ts";
 import { LogReader } from "../log/reader.ts";
 import { type Walk, walkLog } from "../log/recovery.ts";
 import { Segments } from "../log/segments.ts";
@@ -84,6 +84,6 @@ export async function scanCache(
 
 function countData(entries: EntryList): number {
   let count = 0;
-  for (const entry of eachEntry(entries)) if (entry.kind === entryKind.data) count++;
+  for (const entry of eachEntry(entries)) if (carriesBlock(entry.kind)) count++;
   return count;
 }

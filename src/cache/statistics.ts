@@ -63,6 +63,9 @@ export class Statistics {
   copiedBlocks = 0;
   /** Blocks that went past the log. */
   bypassedBlocks = 0;
+  /** Blocks that the read cache kept, and those that a prefetch read for it. */
+  keptBlocks = 0;
+  prefetchedBlocks = 0;
   /** Losses that no record in the log tells of yet. */
   unrecordedLosses = 0;
   readonly flushLatency: Latency = new Latency();

@@ -92,7 +92,7 @@ export interface CacheStatus {
   /**
    * Blocks that reads found in RAM or log, those for which they asked the backing device, those overwritten before they
    * reached the log, those written back, those copied from the log's old end to its new one, and those of large sequential
-   * writes that went past the log.
+   * writes that went past the log, those kept in the read cache, and those that were fetched ahead for it.
    */
   blocks: {
     readHit: number;
@@ -101,6 +101,8 @@ export interface CacheStatus {
     writtenBack: number;
     copied: number;
     bypassed: number;
+    kept: number;
+    prefetched: number;
   };
   /** Records written, device writes and syncs for them, and how many flushes one sync served on average. */
   log: { records: number; writes: number; syncs: number; flushesPerSync: number };
@@ -208,6 +210,8 @@ export function makeStatus(
       writtenBack: statistics.writtenBackBlocks,
       copied: statistics.copiedBlocks,
       bypassed: statistics.bypassedBlocks,
+      kept: statistics.keptBlocks,
+      prefetched: statistics.prefetchedBlocks,
     },
     log: {
       records: log.records,

@@ -54,7 +54,7 @@ export class Tail {
    * segments it does not move: each time costs two superblocks, each synced.
    */
   async advance(toHead: boolean, least = 1): Promise<boolean> {
-    const { segments, versions } = this.#core;
+    const { segments, versions, copies } = this.#core;
     const start = this.#segment;
     let segment = start;
     // What only lacks durability is sealed and synced for the first segment; the others can wait until records are full.
@@ -75,10 +75,8 @@ export class Tail {
     if (position.sequence <= this.#store.current.tail.sequence) return false;
     await this.#store.write({ tail: position });
     versions.touched.passed(position.sequence);
+    copies.forget();
     this.#segment = segment;
-    for (let passed = start; passed !== segment; passed = segments.after(passed)) {
-      versions.forgetSegment(passed);
-    }
     this.#writer.setReusableTail(segment);
     this.#room.progressMs = this.#core.clock.monotonicMs();
     return true;

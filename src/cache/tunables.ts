@@ -15,10 +15,9 @@ export interface Tunables {
    */
   writeback: "auto" | "on" | "off";
   /**
-   * Percent of the time for which others may keep the backing device busy before write-back leaves it to them, until the
-   * log is half as full as it may be: 0 to 100, by default 100, which is never. Others are clients' reads; of a block device
-   * whoever the kernel has seen using its disk, for which write-back rests a quarter of a second every five. In any case it
-   * has the fewer requests in flight the slower clients' reads become.
+   * Percent of the time for which clients' reads may keep the backing device busy before write-back leaves it to them, until
+   * the log is half as full as it may be: 0 to 100, by default 100, which is never. In any case write-back has the fewer
+   * requests in flight the slower those reads become.
    */
   writebackThreshold: number;
   /** Most blocks (4096 bytes) of one write-back batch, of which some overlap in time: 1 to 256, by default 256. */
@@ -35,6 +34,11 @@ export interface Tunables {
    * 4096 to 2^40, 0 for never, by default 0.
    */
   bypassSequential: number;
+  /**
+   * Longest run of blocks that reads may miss to be kept in the log as copies, where later reads find them: 1 to 1048576,
+   * 0 keeps nothing, by default 0. Longer runs are read once, as a backup does, and not worth the space.
+   */
+  readCacheThreshold: number;
   /** Seconds between flushes that the engine does by itself: 1 to 3600, 0 for none, by default 0. */
   flushInterval: number;
   /**
@@ -51,6 +55,7 @@ export const defaultTunables: Readonly<Tunables> = {
   writebackBatch: 256,
   copyForward: 60,
   bypassSequential: 0,
+  readCacheThreshold: 0,
   flushInterval: 0,
   fullTimeout: 30,
 };
@@ -67,6 +72,7 @@ const numeric: Record<
   writeback_batch: { key: "writebackBatch", min: 1, max: writebackBatchMax },
   copy_forward: { key: "copyForward", min: 10, max: 90, orZero: true },
   bypass_sequential: { key: "bypassSequential", min: blockBytes, max: tib, orZero: true, isSize: true },
+  read_cache_threshold: { key: "readCacheThreshold", min: 1, max: 1_048_576, orZero: true },
   flush_interval: { key: "flushInterval", min: 1, max: 3600, orZero: true },
   full_timeout: { key: "fullTimeout", min: 1, max: 86400 },
 };

@@ -16,6 +16,7 @@
  * @module
  */
 
+import { assert } from "../errors.ts";
 import { eachEntry, type EntryList } from "../log/codec.ts";
 import { entryKind } from "../log/layout.ts";
 import { Segments } from "../log/segments.ts";
@@ -90,6 +91,13 @@ export class Versions {
       kernels.dirty.set(block);
       segments.live[segments.of(slot)]!++;
     } else kernels.dirty.clear(block);
+  }
+
+  /** Makes `slot` a copy of what the backing holds. REQUIRES: the log has nothing of the block. */
+  putClean(block: number, slot: number): void {
+    const old = this.kernels.indexPut(block, slot);
+    assert(old === noSlot, "a clean copy supersedes nothing");
+    this.kernels.masks[slot] = fullMask;
   }
 
   /** Makes [start, end) read as zeroes. `dirty` as in {@linkcode putData}. */
@@ -194,7 +202,7 @@ export class Versions {
     }
   }
 
-  /** Drops what the index still holds of a segment that the durable tail has passed (log-rules.md 13). */
+  /** Drops what the index still holds of a segment that is used again: the durable tail has passed it (log-rules.md 13). */
   forgetSegment(segment: number): void {
     const { kernels, segments } = this;
     const first = segment * segments.blocks;
@@ -222,6 +230,13 @@ export class Versions {
         if (entry.block >= this.backingBlocks) continue;
         this.kernels.crcs[slot] = entry.crc;
         this.putData(entry.block, slot, entry.mask, sequence, isDirty(slot));
+        continue;
+      }
+      if (entry.kind === entryKind.clean) {
+        // Forgotten: nothing tells whether the backing was written past the log since.
+        slot++;
+        this.kernels.crcs[slot] = entry.crc;
+        this.kernels.reverse[slot] = entry.block;
         continue;
       }
       if (entry.block >= end) continue;

@@ -121,7 +121,8 @@ export class Writes {
     const whole = from === 0 && to >= blockLength(this.#core, block);
     const sectors = whole ? fullMask : sectorsTouched(from, to);
     const old = kernels.indexGet(block);
-    if (old !== noSlot && this.#writer.isOverwritable(old)) {
+    // A clean copy stays one, and is forgotten by a crash: what is not dirty is not overwritten.
+    if (old !== noSlot && this.#writer.isOverwritable(old) && kernels.dirty.test(block)) {
       const pointer = this.#writer.pointerOf(old);
       const missing = whole ? 0 : keptMask & ~masks[old]! & ~sectors;
       if (missing !== 0) {
@@ -209,7 +210,7 @@ export class Writes {
 
   /** Everything that has been put is durable when this resolves. For the engine itself: no client asked. */
   durable(): Promise<void> {
-    const log = this.#writer.makeDurable(this.#writer.lastPutSequence);
+    const log = this.#writer.makeDurable(this.#writer.lastNeededSequence);
     return this.#core.bypassed.outstanding === 0 ? log : this.#both(log, this.#bypass.durable());
   }
 

@@ -44,8 +44,7 @@ export async function isBlockReadOnly(io: Io, facts: PathFacts): Promise<boolean
   return await read(io, `${sysfsOf(facts.deviceNumber)}/ro`) === "1";
 }
 
-/** Where Linux tells about a block device. */
-export function sysfsOf(deviceNumber: string): string {
+function sysfsOf(deviceNumber: string): string {
   return `/sys/dev/block/${deviceNumber}`;
 }
 

@@ -14,7 +14,6 @@ import { portableIo } from "../io/portable.ts";
 import { isNbdUri } from "../nbd/uri.ts";
 import { roundUp, sectorBytes } from "../units.ts";
 import type { BlockDevice } from "./block_device.ts";
-import { busyTimeOf } from "./busy_time.ts";
 import { errnoCode } from "./device_error.ts";
 import { FileDevice } from "./file.ts";
 import { blockIdentity, fileIdentity, isBlockReadOnly } from "./identity.ts";
@@ -154,8 +153,7 @@ async function openLocked(
   const id = kind === "file"
     ? await fileIdentity(realPath, facts)
     : await blockIdentity(io, realPath, facts, sizeBytes);
-  const busyMs = kind === "block" ? await busyTimeOf(io, facts.deviceNumber) : undefined;
-  return new FileDevice(file, { kind, name: target, sizeBytes, readOnly: !write, id, busyMs });
+  return new FileDevice(file, { kind, name: target, sizeBytes, readOnly: !write, id });
 }
 
 /** Tries until it succeeds, or for long enough. */

@@ -11,6 +11,7 @@ import { assert } from "../errors.ts";
 import { blockBytes } from "../units.ts";
 import { crc32c } from "../wasm/crc32c.ts";
 import {
+  carriesBlock,
   entryBytes,
   entryField,
   entryKind,
@@ -217,8 +218,8 @@ function entriesFit(entries: EntryList, dataCount: number): boolean {
   if (entries.count > recordEntriesMax || dataCount > recordDataMax) return false;
   let data = 0;
   for (const entry of eachEntry(entries)) {
-    if (entry.kind === entryKind.data) data++;
-    else if (entry.kind < entryKind.data || entry.kind > entryKind.poisoned) return false;
+    if (carriesBlock(entry.kind)) data++;
+    else if (entry.kind < entryKind.data || entry.kind > entryKind.clean) return false;
   }
   return data === dataCount;
 }
@@ -229,9 +230,9 @@ export interface Entry {
   block: number;
   /** Data and poisoned: the sectors that it speaks of. */
   mask: number;
-  /** Blocks; 1 for data. */
+  /** Blocks; 1 for data and clean copies. */
   count: number;
-  /** Data: the checksum of the block. */
+  /** Data and clean copies: the checksum of the block. */
   crc: number;
 }
 
@@ -243,7 +244,7 @@ export function* eachEntry(list: EntryList): Generator<Entry, void, void> {
     const at = list.offset + i * entryBytes;
     entry.kind = view.getUint8(at + entryField.kind);
     entry.block = getU40(view, at + entryField.block);
-    if (entry.kind === entryKind.data) {
+    if (carriesBlock(entry.kind)) {
       entry.mask = view.getUint8(at + entryField.mask);
       entry.count = 1;
       entry.crc = view.getUint32(at + entryField.crc, true);

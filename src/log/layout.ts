@@ -160,7 +160,7 @@ export const recordDataMax = 127;
 export const recordFlagFlushPoint = 1;
 
 /**
- * Byte offsets inside an entry. Data: block u40, kind u8, mask u8, zero u8, crc u32. Ranges: block u40, kind u8,
+ * Byte offsets inside an entry. Data and clean copies: block u40, kind u8, mask u8, zero u8, crc u32. Ranges: block u40, kind u8,
  * count u40, mask u8.
  */
 export const entryField = { block: 0, kind: 5, mask: 6, crc: 8, count: 6, rangeMask: 11 } as const;
@@ -175,7 +175,14 @@ export const entryKind = {
   trim: 3,
   /** The sectors of the mask in the range are lost: reading them is EIO. */
   poisoned: 4,
+  /** A copy of what the backing holds: a reader of the log may forget it, and a recovery does. */
+  clean: 5,
 } as const;
+
+/** Whether an entry of this kind describes a block behind the header. */
+export function carriesBlock(kind: number): boolean {
+  return kind === entryKind.data || kind === entryKind.clean;
+}
 
 /** Limits of the segment size in blocks: 128 KiB to 8 MiB. */
 export const segmentBlocksMin = 32;

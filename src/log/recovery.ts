@@ -22,7 +22,7 @@ import {
   recordEntries,
   type RecordHeader,
 } from "./codec.ts";
-import { entryKind } from "./layout.ts";
+import { carriesBlock } from "./layout.ts";
 import type { LogReader } from "./reader.ts";
 import type { LogPosition, Superblock } from "./superblock.ts";
 import type { LastRecord } from "./record_header.ts";
@@ -387,7 +387,7 @@ export function recordIsWhole(header: RecordHeader, bytes: Uint8Array): boolean 
   if (!previous || !repeatsPredecessorOf(header, previous)) return false;
   let block = 0;
   for (const entry of eachEntry(recordEntries(header))) {
-    if (entry.kind !== entryKind.data) continue;
+    if (!carriesBlock(entry.kind)) continue;
     block++;
     if (crc32c(bytes.subarray(block * blockBytes, (block + 1) * blockBytes)) !== entry.crc) return false;
   }

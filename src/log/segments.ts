@@ -48,6 +48,8 @@ export class Segments {
   readonly losses: Map<number, Loss[]> = new Map();
   /** What was lost in them is not written down yet, while the cache opens: the tail passes none of them. */
   readonly held: Set<number> = new Set();
+  /** Called before the content of a segment goes. */
+  onReuse: (segment: number) => void = () => {};
   /** Segments that begin with a lost record, and the first of theirs that is known. */
   readonly #lostFirst = new Map<number, { slot: number; sequence: number; chain: number } | null>();
 
@@ -82,6 +84,7 @@ export class Segments {
   /** Starts a new lap of a segment with the record `sequence` at `slot`. */
   begin(slot: number, sequence: number, chain: number): void {
     const segment = this.of(slot);
+    this.onReuse(segment);
     this.firstSlot[segment] = slot;
     this.live[segment] = 0;
     this.supersededBy[segment] = 0;

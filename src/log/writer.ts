@@ -29,7 +29,10 @@ import type { Epoch } from "./codec.ts";
 import { Durability } from "./durability.ts";
 import type { Geometry } from "./geometry.ts";
 import {
+  carriesBlock,
   entryBytes,
+  entryField,
+  entryKind,
   recordDataMax,
   recordEntriesMax,
   recordField,
@@ -105,6 +108,8 @@ export class LogWriter {
   #isFlushPoint = false;
   /** Called when a segment is taken for the head. */
   onSegment: () => void = () => {};
+  /** The sequence of the last record that holds anything but clean copies. */
+  #neededSequence: number;
 
   constructor(options: {
     device: BlockDevice;
@@ -136,6 +141,7 @@ export class LogWriter {
       this.#headOffset = segmentBlocks;
     }
     this.#nextSequence = options.head.sequence;
+    this.#neededSequence = options.head.sequence - 1;
     this.#chain = options.head.chain | 0;
     this.#reusableTail = options.reusableTail;
     this.#durability = new Durability(
@@ -204,6 +210,10 @@ export class LogWriter {
   get lastPutSequence(): number {
     return this.openHasEntries ? this.openSequence : this.sealedSequence;
   }
+  /** The same, but for clean copies, which nobody waits for. */
+  get lastNeededSequence(): number {
+    return this.#neededSequence;
+  }
   /** Whether the open record holds anything. */
   get openHasEntries(): boolean {
     return this.#entryCount > 0;
@@ -233,6 +243,13 @@ export class LogWriter {
   get head(): LogPosition {
     const slot = this.#headSegment * this.#geometry.segmentBlocks + this.#headOffset;
     return { slot: slot % this.#geometry.slotCount, sequence: this.#nextSequence, chain: this.#chain >>> 0 };
+  }
+
+  /** Whether a crash would read the segment. */
+  isInUse(segment: number): boolean {
+    const { segmentCount } = this.#geometry;
+    const distance = (at: number) => (at - this.#reusableTail + segmentCount) % segmentCount;
+    return distance(segment) <= distance(this.#headSegment);
   }
 
   /** Tells that both durable superblocks name a tail in `segment`. */
@@ -286,9 +303,10 @@ export class LogWriter {
   }
 
   /** Appends a block after a successful {@linkcode prepare}; the caller fills the returned slot's RAM. */
-  putData(block: number, mask: number): number {
+  putData(block: number, mask: number, kind: number = entryKind.data): number {
     assert(this.#openSlot >= 0 && this.#dataCount < this.#dataCapacity, "prepare came before putData");
-    this.#kernels.recordAddData(this.#openPointer, this.#entryCount, block, mask);
+    this.#kernels.recordAddData(this.#openPointer, this.#entryCount, kind, block, mask);
+    if (kind === entryKind.data) this.#neededSequence = this.#nextSequence;
     this.#noteEntry();
     this.#dataCount++;
     return this.#openSlot + this.#dataCount;
@@ -306,8 +324,8 @@ export class LogWriter {
     const { bytes } = this.#kernels;
     let data = slot - this.#openSlot;
     for (let at = this.#openPointer + recordField.entries;; at += entryBytes) {
-      if (bytes[at + 5] === 1 && --data === 0) {
-        bytes[at + 6] = mask;
+      if (carriesBlock(bytes[at + entryField.kind]!) && --data === 0) {
+        bytes[at + entryField.mask] = mask;
         return;
       }
     }
@@ -318,6 +336,7 @@ export class LogWriter {
   putRange(kind: number, start: number, count: number, mask: number): number {
     assert(this.#openSlot >= 0 && this.#entryCount < recordEntriesMax, "prepare came before putRange");
     this.#kernels.recordAddRange(this.#openPointer, this.#entryCount, kind, start, count, mask);
+    this.#neededSequence = this.#nextSequence;
     this.#noteEntry();
     this.#overwriteFloor = this.#openSlot + this.#dataCount + 1;
     return this.#openSlot;
@@ -363,7 +382,7 @@ export class LogWriter {
 
   /** Notes that a client asks for a flush: the volume is consistent where the open record, or the last sealed one, ends. */
   markFlushPoint(): void {
-    if (this.openHasEntries) this.#isFlushPoint = true;
+    if (this.#neededSequence === this.#nextSequence) this.#isFlushPoint = true;
   }
 
   /** Closes the open record, if it holds anything, and starts writing it. */

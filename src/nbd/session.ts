@@ -20,7 +20,6 @@ import type { Budget, Share } from "./budget.ts";
 import { handshakeBufferBytes, inputBufferBytes, outputBufferBytes } from "./constants.ts";
 import type { ExportTable } from "./exports.ts";
 import { InputBuffer } from "./input_buffer.ts";
-import { Lender } from "./lender.ts";
 import type { Limits } from "./limits.ts";
 import { Negotiation, type TlsMode } from "./negotiation.ts";
 import { OutputBuffer } from "./output_buffer.ts";
@@ -64,7 +63,7 @@ export class Session {
   #ending = false;
   #dropped = false;
   /** The volume's memory that this session uses. */
-  #lender = new Lender(undefined);
+  #lent: Uint8Array<ArrayBuffer>[] = [];
   readonly #share: Share;
 
   constructor(options: SessionOptions) {
@@ -204,17 +203,21 @@ export class Session {
 
   /** Gives the volume its memory back. REQUIRES: it is closed, and neither a receive, a send nor a request is under way. */
   returnBuffers(): void {
-    this.#lender.returnAll();
+    const volume = this.#negotiation.agreement?.served.volume;
+    for (const buffer of this.#lent.splice(0)) volume?.returnBuffer?.(buffer);
   }
 
   /** Gets the buffers of the transmission, of the volume's memory where it lends some. */
   #enlarge(volume: Volume): void {
-    const lender = this.#lender = new Lender(this.#options.borrows ? volume : undefined);
-    this.#input.adopt(lender.lend() ?? new Uint8Array(inputBufferBytes));
-    const output = lender.lend();
+    const lend = () => {
+      const buffer = this.#options.borrows ? volume.lendBuffer?.() ?? null : null;
+      if (buffer !== null) this.#lent.push(buffer);
+      return buffer;
+    };
+    this.#input.adopt(lend() ?? new Uint8Array(inputBufferBytes));
+    const output = lend();
     if (output === null) this.#output.adopt(new Uint8Array(outputBufferBytes), null);
-    else this.#output.adopt(output, lender.lend());
-    this.#output.onLentSent = (buffer) => lender.giveBack(buffer);
+    else this.#output.adopt(output, lend());
   }
 
   /** Parses and executes. Whatever goes wrong in here costs this client its connection and nobody else anything. */
@@ -256,9 +259,8 @@ export class Session {
       this.#fail(thrown);
       this.#options.onOutput();
     };
+    const context = { statistics, observer, clock, warn, limits, onPromise, onCompletion, onFailure };
     this.#enlarge(negotiation.agreement.served.volume);
-    const lender = this.#lender;
-    const context = { statistics, observer, lender, clock, warn, limits, onPromise, onCompletion, onFailure };
     this.#transmission = new Transmission(negotiation.agreement, this.#output, context, this.#share);
     return true;
   }

@@ -39,7 +39,7 @@ export interface KernelExports {
     length: number,
   ): void;
   sortPlan(keys: number, scratch: number, count: number): void;
-  recordAddData(record: number, index: number, block: number, mask: number): void;
+  recordAddData(record: number, index: number, kind: number, block: number, mask: number): void;
   recordAddRange(
     record: number,
     index: number,

@@ -113,11 +113,6 @@ export class Kernels {
     } else target.set(this.bytes.subarray(pointer, pointer + length), at);
   }
 
-  /** Copies `length` bytes within the memory. */
-  copyWithin(target: number, source: number, length: number): void {
-    this.bytes.copyWithin(target, source, source + length);
-  }
-
   /** How many blocks the index holds. */
   get count(): number {
     return this.#count;
@@ -158,9 +153,9 @@ export class Kernels {
     this.#exports.sortPlan(this.map.plan, this.map.planScratch, count);
   }
 
-  /** Writes entry `index` of the record at `record`: a data block. Its checksum follows at the seal. */
-  recordAddData(record: number, index: number, block: number, mask: number): void {
-    this.#exports.recordAddData(record, index, block, mask);
+  /** Writes entry `index` of the record at `record`: data or a clean copy. Its checksum follows at the seal. */
+  recordAddData(record: number, index: number, kind: number, block: number, mask: number): void {
+    this.#exports.recordAddData(record, index, kind, block, mask);
   }
 
   /** Writes entry `index` of the record at `record`: a range of `count` blocks. */

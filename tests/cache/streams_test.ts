@@ -6,7 +6,7 @@ import { kib, mib } from "../../src/units.ts";
 import { assert, assertEquals } from "../assert.ts";
 
 Deno.test("Streams: several at once are told apart, whoever sends them", () => {
-  const streams = new Streams();
+  const streams = new Streams(mib);
   for (let i = 0; i < 16; i++) {
     for (let stream = 0; stream < 4; stream++) {
       assertEquals(streams.note(stream * 100 * mib + i * 64 * kib, 64 * kib), (i + 1) * 64 * kib);
@@ -15,14 +15,14 @@ Deno.test("Streams: several at once are told apart, whoever sends them", () => {
 });
 
 Deno.test("Streams: a request that is asked about twice counts once", () => {
-  const streams = new Streams();
+  const streams = new Streams(mib);
   assertEquals(streams.note(0, 4096), 4096);
   assertEquals(streams.note(0, 4096), 4096);
   assertEquals(streams.note(4096, 4096), 8192);
 });
 
 Deno.test("Streams: some disorder is a stream still", () => {
-  const streams = new Streams();
+  const streams = new Streams(mib);
   let run = 0;
   for (let i = 0; i < 64; i += 4) {
     for (const j of [1, 0, 3, 2]) run = streams.note((i + j) * 64 * kib, 64 * kib);
@@ -32,8 +32,8 @@ Deno.test("Streams: some disorder is a stream still", () => {
 
 Deno.test("Streams: writing one place again, or leaving gaps, is none", () => {
   const random = new SeededRandom(1);
-  const again = new Streams();
-  const gaps = new Streams();
+  const again = new Streams(mib);
+  const gaps = new Streams(mib);
   for (let i = 0; i < 1000; i++) {
     assert(again.note(random.below(8) * 64 * kib + 1, 64 * kib) < 2 * mib);
     assert(gaps.note(i * 512 * kib, 64 * kib) < 2 * mib);

@@ -2,7 +2,7 @@
 // high holds the log for ever. So after any sequence of operations they are compared with a count from scratch.
 import fc from "fast-check";
 import { Versions } from "../../src/cache/versions.ts";
-import { entryKind } from "../../src/log/layout.ts";
+import { carriesBlock, entryKind } from "../../src/log/layout.ts";
 import { Segments } from "../../src/log/segments.ts";
 import { fullMask } from "../../src/units.ts";
 import { noSlot } from "../../src/wasm/kernels.ts";
@@ -260,7 +260,7 @@ Deno.test("Versions: after any operations every counter is what a count from scr
 /** What a record of the log may hold, reaching past the backing's end now and then. */
 const entry = fc.oneof(
   fc.record({
-    kind: fc.constant<number>(entryKind.data),
+    kind: fc.constantFrom<number[]>(entryKind.data, entryKind.data, entryKind.clean),
     block: fc.nat(backingBlocks + 5),
     mask,
     count: fc.constant(1),
@@ -285,10 +285,10 @@ Deno.test("Versions.replay: does what the entries say, in order, and cuts off wh
         let slot = headerSlot;
         for (const [n, { kind, block, mask, count }] of entries.entries()) {
           const end = Math.min(block + count, backingBlocks);
-          if (kind === entryKind.data) {
-            kernels.recordAddData(kernels.map.buffers, n, block, mask);
+          if (carriesBlock(kind)) {
+            kernels.recordAddData(kernels.map.buffers, n, kind, block, mask);
             slot++;
-            if (block < backingBlocks) model.put(block, slot, mask, i + 1, !clean);
+            if (kind === entryKind.data && block < backingBlocks) model.put(block, slot, mask, i + 1, !clean);
             continue;
           }
           kernels.recordAddRange(kernels.map.buffers, n, kind, block, count, mask);

@@ -36,7 +36,16 @@ const healthy: ServerStatus = {
   mirror: null,
   requests: { read: 1000, write: 1234567, flush: 20, trim: 0, zero: 0, error: 0 },
   bytes: { read: 4 * mib, written: 5 * gib, log: 6 * gib, writeback: gib },
-  blocks: { readHit: 750, readMiss: 250, overwritten: 1, writtenBack: 2, copied: 0, bypassed: 0 },
+  blocks: {
+    readHit: 750,
+    readMiss: 250,
+    overwritten: 1,
+    writtenBack: 2,
+    copied: 0,
+    bypassed: 0,
+    kept: 0,
+    prefetched: 0,
+  },
   log: { records: 5000, writes: 5000, syncs: 100, flushesPerSync: 2.125 },
   writeback: {
     mode: "auto",

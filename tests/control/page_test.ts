@@ -183,7 +183,8 @@ test(
     assertEquals(ground, "rgb(14, 18, 23)");
     assertEquals([browser.complaints, [...new Set(browser.requested)].toSorted()], [[], [
       address,
-      `${address}events?map=true`,
+      `${address}events`,
+      `${address}map`,
     ]]);
   },
 );

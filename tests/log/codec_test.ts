@@ -19,6 +19,7 @@ import {
 } from "../../src/log/codec.ts";
 import { planGeometry } from "../../src/log/geometry.ts";
 import {
+  carriesBlock,
   checkpointOffset,
   entryKind,
   formatVersion,
@@ -67,7 +68,7 @@ const u64 = fc.oneof(
 );
 const mask = fc.nat(255);
 const wantedEntry: fc.Arbitrary<WantedEntry> = fc.oneof(
-  fc.record({ kind: fc.constant<number>(entryKind.data), block: u32, mask }),
+  fc.record({ kind: fc.constantFrom<number[]>(entryKind.data, entryKind.clean), block: u32, mask }),
   fc.record({
     kind: fc.constantFrom<number[]>(entryKind.zero, entryKind.trim, entryKind.poisoned),
     block: u32,
@@ -105,8 +106,8 @@ async function written(records: WantedEntry[][]): Promise<{ slot: number; bytes:
   for (const [i, record] of records.entries()) {
     for (const entry of record) {
       assertEquals(writer.prepare("client"), "none");
-      if (entry.kind === entryKind.data) {
-        const pointer = writer.pointerOf(writer.putData(entry.block, entry.mask));
+      if (carriesBlock(entry.kind)) {
+        const pointer = writer.pointerOf(writer.putData(entry.block, entry.mask, entry.kind));
         kernels.bytes.set(bytesOf(blockBytes, entry.block + i), pointer);
       } else writer.putRange(entry.kind, entry.block, entry.count!, entry.mask);
     }
@@ -124,7 +125,7 @@ function entriesOf(list: EntryList): WantedEntry[] {
   return Array.from(
     eachEntry(list),
     ({ kind, block, mask, count }: Entry) =>
-      kind === entryKind.data ? { kind, block, mask } : { kind, block, mask, count },
+      carriesBlock(kind) ? { kind, block, mask } : { kind, block, mask, count },
   );
 }
 
@@ -287,7 +288,7 @@ Deno.test("LogWriter, decodeRecord, decodePrevious: records come back, and each 
         assertEquals(entriesOf(recordEntries(header)), records[i]!);
         assertEquals([header.sequence, header.slot, header.durableMark], [i + 1, slot, i]);
         assertEquals([header.epoch, header.sealedMs], [epoch, 1_700_000_000_123]);
-        assertEquals(header.dataCount, records[i]!.filter((entry) => entry.kind === entryKind.data).length);
+        assertEquals(header.dataCount, records[i]!.filter((entry) => carriesBlock(entry.kind)).length);
         assertEquals(header.chain, before?.header.crc ?? 0);
         assert(recordIsWhole(header, bytes));
         const previous = decodePrevious(bytes)!;

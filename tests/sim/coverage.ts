@@ -39,6 +39,8 @@ export class Coverage {
     this.count("blocks written back", blocks.writtenBack);
     this.count("blocks overwritten in place", blocks.overwritten);
     this.count("blocks past the log", blocks.bypassed);
+    this.count("clean copies kept", blocks.kept);
+    this.count("blocks fetched ahead", blocks.prefetched);
     if (cache.freeSegments <= 2) this.count("lives ended with a full log");
   }
 

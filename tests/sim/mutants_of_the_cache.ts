@@ -9,13 +9,13 @@ import type { Mutant } from "./mutant.ts";
 const writes = "src/cache/writes.ts";
 const reads = "src/cache/reads.ts";
 const readSlots = "src/cache/read_slots.ts";
-const longReads = "src/cache/long_reads.ts";
 const tail = "src/cache/tail.ts";
 const backingSync = "src/cache/backing_sync.ts";
 const sweep = "src/cache/sweep.ts";
 const batch = "src/cache/batch.ts";
 const versions = "src/cache/versions.ts";
 const bypass = "src/cache/bypass.ts";
+const copies = "src/cache/clean_copies.ts";
 
 /** See {@linkcode Mutant}. */
 export const mutantsOfTheCache: readonly Mutant[] = [
@@ -156,7 +156,11 @@ export const mutantsOfTheCache: readonly Mutant[] = [
     name: "bypass-of-what-the-log-holds",
     rule: 8,
     why: "a block is written past an older version in the log, which a crash replays over it",
-    edits: [{ file: bypass, find: "if (kernels.indexGet(block) !== noSlot) return false;", replace: "" }],
+    edits: [{
+      file: bypass,
+      find: "if (this.#writer.isInUse(segments.of(slot))) return false;",
+      replace: "",
+    }],
   },
   {
     name: "bypass-of-a-settled-range",
@@ -314,7 +318,6 @@ export const mutantsOfTheCache: readonly Mutant[] = [
         replace: "crcs.length > i) continue;",
       },
       { file: readSlots, find: "!== this.#crcs[crcs + i]) return false;", replace: "< 0) return false;" },
-      { file: longReads, find: "!== kernels.crcs[slot + i]) return false;", replace: "< 0) return false;" },
     ],
   },
   {
@@ -330,17 +333,62 @@ export const mutantsOfTheCache: readonly Mutant[] = [
         find: "if (--segments.pins[segment]! === 0 &&",
         replace: "if (segments.pins[segment]! === 0 &&",
       },
-      {
-        file: longReads,
-        find: "segments.pins[segments.of(slot)]!++;",
-        replace: "segments.pins[segments.of(slot)]! += 0;",
-      },
-      {
-        file: longReads,
-        find: "if (--segments.pins[segments.of(slot)]! === 0 &&",
-        replace: "if (segments.pins[segments.of(slot)]! === 0 &&",
-      },
     ],
+  },
+  {
+    name: "clean-copy-supersedes-newer",
+    rule: 13,
+    why: "a block is written while it is read for the read cache, and the copy hides what was written",
+    edits: [
+      { file: copies, find: "kernels.indexGet(block) !== noSlot || versions", replace: "versions" },
+      { file: copies, find: "versions.isLive(block) ||", replace: "" },
+      { file: versions, find: 'assert(old === noSlot, "a clean copy supersedes nothing");', replace: "" },
+    ],
+  },
+  {
+    name: "clean-copy-of-what-was-before",
+    rule: 13,
+    why: "a block goes past the log while it is read for the read cache, and the old content stays as a copy",
+    edits: [{
+      file: copies,
+      find: "if (generation !== this.generation || bypassed.inFlight > 0) return true;",
+      replace: "if (bypassed.inFlight > 0) return true;",
+    }],
+  },
+  {
+    name: "clean-copy-while-the-backing-changes",
+    rule: 13,
+    why: "a copy is put while a write past the log is under way, and outlives it",
+    edits: [
+      { file: copies, find: " || bypassed.inFlight > 0) return true;", replace: ") return true;" },
+      { file: copies, find: "if (locks.any && locks.overlaps(block, block)) return false;", replace: "" },
+    ],
+  },
+  {
+    name: "clean-copy-survives-a-crash",
+    rule: 13,
+    why: "recovery takes a copy for data, and what went past the log over it is hidden",
+    edits: [{
+      file: versions,
+      find: "if (entry.kind === entryKind.data) {",
+      replace: "if (entry.kind === entryKind.data || entry.kind === entryKind.clean) {",
+    }],
+  },
+  {
+    name: "clean-copy-overwritten-in-place",
+    rule: 13,
+    why: "a write goes over a copy in the open record, and recovery forgets it as a copy",
+    edits: [{
+      file: writes,
+      find: "isOverwritable(old) && kernels.dirty.test(block)) {",
+      replace: "isOverwritable(old)) {",
+    }],
+  },
+  {
+    name: "clean-copy-outlives-its-slot",
+    rule: 13,
+    why: "the log goes over what the index still holds of a segment",
+    edits: [{ file: copies, find: "      versions.forgetSegment(segment);\n", replace: "" }],
   },
   {
     name: "failed-backing-sync-is-success",

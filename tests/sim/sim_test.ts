@@ -32,6 +32,8 @@ for (const faulty of [false, true]) {
         "opened with kept records",
         "drains compared",
         "blocks past the log",
+        "clean copies kept",
+        "blocks fetched ahead",
       ]
     ) assertGreater(coverage.counts.get(name) ?? 0, 0, name);
   });

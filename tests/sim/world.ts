@@ -24,7 +24,7 @@ import { Session } from "./session.ts";
 import { checkDrained, checkRecovery, endIfFullOfLosses, saysLoss } from "./recovery_check.ts";
 import { settled, WorldEnd } from "./settled.ts";
 import { bend, type Habits } from "./profiles.ts";
-import { drawFeatures, type Features, featureTunables } from "./features.ts";
+import { drawFeatures, type Features, featureTunables, withFeatures } from "./features.ts";
 import { drawShape, type Shape } from "./shape.ts";
 import { SimClock } from "./sim_clock.ts";
 import { EventDisk } from "./event_disk.ts";
@@ -91,7 +91,7 @@ export class World {
     this.#random = new SeededRandom(seed);
     for (let i = 0; i < 8; i++) this.#random.next();
     const bent = bend(drawShape(this.#random, faulty, light), this.#random);
-    this.shape = { ...bent, ...drawFeatures(seed) };
+    this.shape = withFeatures(bent, drawFeatures(seed));
     const { backingBytes, segmentBlocks, segmentCount } = this.shape;
     this.#oracle = new Oracle(backingBytes, this.shape.odd);
     this.#cacheMedium = new Medium(mib + segmentBlocks * segmentCount * blockBytes, "cache");

@@ -13,7 +13,7 @@ const recordBytes = 128 * blockBytes;
 const u32 = fc.oneof(fc.nat(0xffff_ffff), fc.constantFrom(0, 0xffff, 0x1_0000, 0x7fff_ffff, 0xffff_ffff));
 const mask = fc.nat(255);
 const entry: fc.Arbitrary<Entry> = fc.oneof(
-  fc.record({ kind: fc.constant(entryKind.data), block: u32, mask }),
+  fc.record({ kind: fc.constantFrom(entryKind.data, entryKind.clean), block: u32, mask }),
   fc.record({
     kind: fc.constantFrom(entryKind.zero, entryKind.trim, entryKind.poisoned),
     block: u32,
@@ -32,7 +32,7 @@ function check(entries: Entry[], seed: number): void {
     addEntryTwin(expected, index, entry);
     if ("count" in entry) {
       kernels.recordAddRange(record, index, entry.kind, entry.block, entry.count, entry.mask);
-    } else kernels.recordAddData(record, index, entry.block, entry.mask);
+    } else kernels.recordAddData(record, index, entry.kind, entry.block, entry.mask);
   });
   new DataView(expected.buffer).setUint16(recordField.entryCount, entries.length, true);
   kernels.view.setUint16(record + recordField.entryCount, entries.length, true);

@@ -5,9 +5,10 @@
  */
 
 import {
+  carriesBlock,
   entryBytes,
   entryField,
-  entryKind,
+  type entryKind,
   halfBytes,
   previousField,
   recordField,
@@ -17,7 +18,7 @@ import { crc32cTwin } from "./crc32c.ts";
 
 /** An entry of a record, as a test makes it up. */
 export type Entry =
-  | { kind: typeof entryKind.data; block: number; mask: number }
+  | { kind: typeof entryKind.data | typeof entryKind.clean; block: number; mask: number }
   | { kind: number; block: number; mask: number; count: number };
 
 function putU40(view: DataView, at: number, value: number): void {
@@ -48,7 +49,7 @@ export function sealTwin(record: Uint8Array): { crcs: number[]; crc: number } {
   const count = view.getUint16(recordField.entryCount, true);
   for (let index = 0; index < count; index++) {
     const entry = recordField.entries + index * entryBytes;
-    if (view.getUint8(entry + entryField.kind) !== entryKind.data) continue;
+    if (!carriesBlock(view.getUint8(entry + entryField.kind))) continue;
     const data = blockBytes * (1 + crcs.length);
     const crc = crc32cTwin(record.subarray(data, data + blockBytes));
     view.setUint32(entry + entryField.crc, crc, true);
