@@ -239,9 +239,9 @@ function wantToken() {
 
 makeWindows();
 listen({
-  onStatus: showStatus,
-  onMap: (map) => maps.update(map),
-  onMessage: showMessage,
-  onAway: showAway,
-  onTokenWanted: wantToken,
+  status: showStatus,
+  map: (map) => maps.update(map),
+  message: showMessage,
+  away: showAway,
+  tokenWanted: wantToken,
 });

@@ -1,6 +1,6 @@
 /**
- * How the page gets what it shows: the server's events, by fetch, since EventSource cannot send the token in a header, and
- * the maps. It connects again by itself, and rests while nobody looks.
+ * How the page gets what it shows: the server's events, by fetch, since EventSource cannot send the token in a
+ * header. It connects again by itself, and asks for less while nobody looks.
  */
 
 const retryMsMin = 1000;
@@ -25,8 +25,11 @@ export function keepToken(token) {
   else sessionStorage.setItem(tokenKey, token);
 }
 
-/** Whether an answer asks for the token. */
-export class TokenWanted extends Error {}
+/** The answer asks for the token. */
+class TokenWanted extends Error {}
+
+/** Somebody looks at the page again, or nobody any more. */
+class Looked extends Error {}
 
 async function ask(path, token, signal) {
   const headers = token === null ? {} : { authorization: `Bearer ${token}` };
@@ -54,16 +57,20 @@ export class EventParser {
   }
 }
 
-/** Listens for ever. `to` has onStatus, onMap, onMessage, onAway and onTokenWanted. */
+/** Listens for ever. `to` has a method for each event, `status`, `map` and `message`, and `away` and `tokenWanted`. */
 export async function listen(to) {
   let retryMs = retryMsMin;
   for (;;) {
     try {
       await listenOnce(to, () => retryMs = retryMsMin);
-      to.onAway("It ended the connection.");
+      to.away("It ended the connection.");
     } catch (error) {
-      if (error instanceof TokenWanted) await to.onTokenWanted();
-      else to.onAway(error instanceof TypeError ? "It cannot be reached." : error.message);
+      if (error instanceof Looked) continue;
+      if (error instanceof TokenWanted) {
+        await to.tokenWanted();
+        continue;
+      }
+      to.away(error instanceof TypeError ? "It cannot be reached." : error.message);
     }
     await new Promise((resolve) => setTimeout(resolve, retryMs));
     retryMs = Math.min(2 * retryMs, retryMsMax);
@@ -78,9 +85,12 @@ async function listenOnce(to, onWell) {
     clearTimeout(timer);
     timer = setTimeout(() => stop.abort(new Error("It has gone silent.")), silentMsMax);
   };
+  const onLook = () => stop.abort(new Looked());
+  document.addEventListener("visibilitychange", onLook);
   try {
     expectMore();
-    const response = await ask("/events", token, stop.signal);
+    // For a page that nobody sees the engine need not draw a map.
+    const response = await ask(document.hidden ? "/events" : "/events?map=true", token, stop.signal);
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
     const parser = new EventParser();
     for (;;) {
@@ -88,30 +98,13 @@ async function listenOnce(to, onWell) {
       if (done) return;
       expectMore();
       for (const { event, data } of parser.take(value)) {
-        if (event === "message") to.onMessage(JSON.parse(data));
-        if (event !== "status") continue;
-        onWell();
-        to.onStatus(JSON.parse(data));
-        // A hidden page draws nothing, so the engine need not look.
-        if (!document.hidden) askMap(to, token, stop.signal);
+        if (event === "status") onWell();
+        to[event]?.(JSON.parse(data));
       }
     }
   } finally {
+    document.removeEventListener("visibilitychange", onLook);
     clearTimeout(timer);
     stop.abort();
-  }
-}
-
-let asking = false;
-
-async function askMap(to, token, signal) {
-  if (asking) return;
-  asking = true;
-  try {
-    to.onMap(await (await ask("/map", token, signal)).json());
-  } catch {
-    // The events tell what is wrong.
-  } finally {
-    asking = false;
   }
 }

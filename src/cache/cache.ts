@@ -17,12 +17,14 @@ import { closeCleanly } from "./close.ts";
 import { checkRange, type Core } from "./core.ts";
 import { drainCache, type DrainOptions, type DrainReport } from "./drain.ts";
 import { eachExtent, eachMark, readsZeroNow } from "./extents.ts";
+import { FlushTimer } from "./flush_timer.ts";
 import { IdleMark } from "./idle_mark.ts";
 import { LentBuffers } from "./lent_buffers.ts";
 import { loseVersion, lostRanges, persistLosses } from "./losses.ts";
 import { type CacheMap, MapMaker } from "./map.ts";
 import type { Mirror } from "./mirror.ts";
 import type { RecoveryReport } from "./open.ts";
+import { LongReads } from "./long_reads.ts";
 import { ReadSlots } from "./read_slots.ts";
 import { Reads } from "./reads.ts";
 import { Room } from "./room.ts";
@@ -109,11 +111,12 @@ export class Cache implements Volume {
   readonly #core: Core;
   readonly #reads: Reads;
   readonly #readSlots: ReadSlots;
+  readonly #longReads: LongReads;
   readonly #lentBuffers: LentBuffers;
   readonly #engine: Engine | undefined;
   readonly #superblock: Superblock;
   readonly #openedMs: number;
-  #stopTimer: () => void = () => {};
+  readonly #flushTimer: FlushTimer | undefined;
   #closed: Promise<void> | undefined;
   #mapMaker: MapMaker | undefined;
   #draining = 0;
@@ -141,6 +144,7 @@ export class Cache implements Volume {
     const { writer } = core;
     const room = writer && new Room(writer, core.clock, core.tunables);
     this.#readSlots = new ReadSlots(core, room, () => this.#readSlotEnded());
+    this.#longReads = new LongReads(core, room, () => this.#readSlotEnded());
     if (!writer || !room || !store) return;
     const tail = new Tail(core, writer, store, room, this.#reads);
     const writeback = new WriteBack(core, writer, tail, room);
@@ -154,6 +158,7 @@ export class Cache implements Volume {
       return room.wake();
     };
     writer.onFailure = (error) => core.warn(error.message, "error");
+    const writes = new Writes(core, writer, this.#reads, room, bypass);
     this.#engine = {
       writer,
       store,
@@ -161,10 +166,10 @@ export class Cache implements Volume {
       tail,
       writeback,
       idleMark,
-      writes: new Writes(core, writer, this.#reads, room, bypass),
+      writes,
     };
     writeback.start();
-    this.#scheduleFlush();
+    this.#flushTimer = new FlushTimer(core.clock, core.tunables, () => writes.durable());
   }
 
   /** The size of the volume in bytes: the backing's. */
@@ -199,16 +204,26 @@ export class Cache implements Volume {
     return this.#closed === undefined && this.#reads.now(offset, into, at, length);
   }
 
-  /**
-   * Starts to read from log or backing without a promise, where the devices can: within one block, from one of the two, with
-   * nothing to merge. `to.readEnded` follows, later.
-   *
-   * @returns false, with nothing begun, when `read` must be used instead, which also tells what is wrong
-   */
+  /** See `Volume.readSoon`. */
   readSoon(offset: number, length: number, to: ReadEnd, tag: number): boolean {
-    if (this.#closed !== undefined || !this.#readSlots.start(offset, length, to, tag)) return false;
-    this.#inFlight++;
-    return true;
+    return this.#begun(this.#closed === undefined && this.#readSlots.start(offset, length, to, tag));
+  }
+
+  /** See `Volume.readInto`. */
+  readInto(
+    offset: number,
+    into: Uint8Array<ArrayBuffer>,
+    at: number,
+    length: number,
+    to: ReadEnd,
+    tag: number,
+  ): boolean {
+    return this.#begun(!this.#closed && this.#longReads.start(offset, into, at, length, to, tag));
+  }
+
+  #begun(begun: boolean): boolean {
+    if (begun) this.#inFlight++;
+    return begun;
   }
 
   #readSlotEnded(): boolean {
@@ -295,11 +310,9 @@ export class Cache implements Volume {
   }
 
   /** Brings the range into the read cache, as far as that has room; does nothing while that is off. */
-  prefetch(offset: number, length: number): Promise<void> {
-    return this.#counted(async () => {
-      checkRange(this.#core, offset, length);
-      await this.#core.copies.prefetch(offset, length);
-    });
+  async prefetch(offset: number, length: number): Promise<void> {
+    checkRange(this.#core, offset, length);
+    await this.#counted(() => this.#core.copies.prefetch(offset, length));
   }
 
   /** See `Volume.extents`: zeroes that are not on the backing yet are holes, all else counts as data. */
@@ -363,10 +376,7 @@ export class Cache implements Volume {
   /** Changes settings while it runs; those that are not given stay as they are. */
   tune(settings: Partial<Tunables>): void {
     Object.assign(this.#core.tunables, settings);
-    if (!this.#engine || this.#closed) return;
-    // The timer under way may have an hour to go.
-    this.#stopTimer();
-    this.#scheduleFlush();
+    if (!this.#closed) this.#flushTimer?.restart();
   }
 
   /** What is going on just now; costs little, also after `close`. */
@@ -397,7 +407,7 @@ export class Cache implements Volume {
   }
 
   async #close(): Promise<void> {
-    this.#stopTimer();
+    this.#flushTimer?.stop();
     if (this.mirror) await this.mirror.stop();
     const engine = this.#engine;
     let failure: unknown;
@@ -419,20 +429,9 @@ export class Cache implements Volume {
       await engine.store.settle();
       await engine.writer.settle();
     }
-    for (const device of [this.#core.device, this.#core.backing]) {
-      await device.close().catch((error) => failure ??= error);
-    }
+    const { device, backing } = this.#core;
+    for (const each of [device, backing]) await each.close().catch((error) => failure ??= error);
     if (failure !== undefined) throw failure;
-  }
-
-  #scheduleFlush(): void {
-    const { clock, tunables } = this.#core;
-    const again = () => {
-      if (this.#closed) return;
-      if (tunables.flushInterval > 0) this.#engine!.writes.durable().catch(() => {});
-      this.#stopTimer = clock.after(Math.max(1, tunables.flushInterval) * 1000, again);
-    };
-    this.#stopTimer = clock.after(Math.max(1, tunables.flushInterval) * 1000, again);
   }
 
   /** The bytes of the volume that are lost, in address order: reads there reject with `EIO` until they are written again. */

@@ -50,18 +50,29 @@ export class Foreground {
 
   /** A client's read of the backing. */
   async read(offset: number, into: Uint8Array<ArrayBuffer>): Promise<void> {
-    const startMs = this.#clock.monotonicMs();
-    this.#account(startMs);
-    this.#reading++;
+    const startMs = this.begin();
     try {
       await this.#backing.read(offset, into);
     } finally {
-      const now = this.#clock.monotonicMs();
-      this.#account(now);
-      this.#reading--;
-      this.#lastEndMs = now;
-      this.#note(now - startMs, now);
+      this.end(startMs);
     }
+  }
+
+  /** A client's read begins that ends in a call; returns what `end` takes. */
+  begin(): number {
+    const now = this.#clock.monotonicMs();
+    this.#account(now);
+    this.#reading++;
+    return now;
+  }
+
+  /** It has ended. */
+  end(startMs: number): void {
+    const now = this.#clock.monotonicMs();
+    this.#account(now);
+    this.#reading--;
+    this.#lastEndMs = now;
+    this.#note(now - startMs, now);
   }
 
   /** How many requests write-back may have in flight, when so much of what may be dirty is. */

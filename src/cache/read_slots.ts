@@ -73,6 +73,8 @@ export class ReadSlots implements TransferEnd {
   /** The read cache's generation then; negative where nothing is to be kept. */
   readonly #generation = new Float64Array(slotsMax);
   readonly #tag = new Int32Array(slotsMax);
+  /** When a read of the backing began. */
+  readonly #startedMs = new Float64Array(slotsMax);
   readonly #to: (ReadEnd | null)[] = new Array(slotsMax).fill(null);
 
   /** `onEnd` is called after each read's end, and tells whether it settled promises. */
@@ -167,6 +169,7 @@ export class ReadSlots implements TransferEnd {
     }
     this.#segment[place] = noSegment;
     this.#failures[place] = this.#core.bypassed.failures;
+    this.#startedMs[place] = this.#core.foreground.begin();
     this.#generation[place] = keeps ? copies.generation : -1;
     this.#offset[place] = start;
     this.#begun(free, place, bytes, offset - start, length, to, tag);
@@ -206,10 +209,13 @@ export class ReadSlots implements TransferEnd {
     const skip = this.#skip[place]!;
     let good = result === this.#deviceBytes[place];
     let settled = false;
-    if (segment !== noSegment) {
+    if (segment === noSegment) {
+      this.#core.foreground.end(this.#startedMs[place]!);
+      good = good && this.#failures[place] === bypassed.failures;
+    } else {
       good = good && this.#verify(place, pointer, result);
       if (--segments.pins[segment]! === 0 && this.#room !== undefined) settled = this.#room.wake();
-    } else if (this.#failures[place] !== bypassed.failures) good = false;
+    }
     if (good) {
       const blocks = Math.ceil((skip + length) / blockBytes);
       if (segment === noSegment) statistics.readMissBlocks += blocks;

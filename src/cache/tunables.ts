@@ -15,9 +15,10 @@ export interface Tunables {
    */
   writeback: "auto" | "on" | "off";
   /**
-   * Percent of the time for which clients' reads may keep the backing device busy before write-back leaves it to them, until
-   * the log is half as full as it may be: 0 to 100, by default 100, which is never. In any case write-back has the fewer
-   * requests in flight the slower those reads become.
+   * Percent of the time for which others may keep the backing device busy before write-back leaves it to them, until the
+   * log is half as full as it may be: 0 to 100, by default 100, which is never. Others are clients' reads; of a block device
+   * whoever the kernel has seen using its disk, for which write-back rests a quarter of a second every five. In any case it
+   * has the fewer requests in flight the slower clients' reads become.
    */
   writebackThreshold: number;
   /** Most blocks (4096 bytes) of one write-back batch, of which some overlap in time: 1 to 256, by default 256. */

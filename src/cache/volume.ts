@@ -63,6 +63,19 @@ export interface Volume {
    */
   readSoon?(offset: number, length: number, to: ReadEnd, tag: number): boolean;
   /**
+   * Starts to read straight into `memory[at, at + length)`, which is of a lent buffer, where that takes no promise: `to.readEnded(tag,
+   * memory, at)` follows once, later, and until then the memory is not the caller's. False, with nothing under way but arbitrary bytes
+   * in `memory`, when `read` must be used instead.
+   */
+  readInto?(
+    offset: number,
+    memory: Uint8Array<ArrayBuffer>,
+    at: number,
+    length: number,
+    to: ReadEnd,
+    tag: number,
+  ): boolean;
+  /**
    * Lends {@linkcode lentBufferBytes} of memory between which and itself the volume copies without allocating anything;
    * null when none is left. Its content is arbitrary.
    */

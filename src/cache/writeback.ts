@@ -17,6 +17,7 @@ import type { LogWriter } from "../log/writer.ts";
 import { BackingSync, unsyncedBlocksMax } from "./backing_sync.ts";
 import { CopyForward } from "./copy_forward.ts";
 import type { Core } from "./core.ts";
+import { DrainHold } from "./drain_hold.ts";
 import { requestsInFlightMax } from "./foreground.ts";
 import { Pace } from "./pace.ts";
 import type { Room } from "./room.ts";
@@ -24,6 +25,7 @@ import { Shortage } from "./shortage.ts";
 import { Signal } from "./signal.ts";
 import { Sweep } from "./sweep.ts";
 import type { Tail } from "./tail.ts";
+import { Utilisation } from "./utilisation.ts";
 import { Zeroing } from "./zeroing.ts";
 
 /** No client request for so long means idle. */
@@ -51,13 +53,6 @@ const urgentRoundMs = 250;
 const drainRoundMs = 1000;
 /** Of the log, in parts: with fewer blocks dirty than this a drain is nearly done. */
 const endingParts = 16;
-/** A drain that has lasted so long, and lacks no more than so many blocks, lets clients wait for so long: else it might never end. */
-const drainHoldAfterMs = 1000;
-const drainHoldBlocksMax = 1024;
-const drainHoldMsMax = 2000;
-/** Between two such waits. */
-const drainHoldPauseMs = 10_000;
-
 /** What write-back tells status. */
 export interface WriteBackState {
   active: boolean;
@@ -86,6 +81,8 @@ export class WriteBack {
   readonly #copyForward: CopyForward;
   readonly #pace: Pace;
   readonly #shortage: Shortage;
+  readonly #utilisation: Utilisation;
+  readonly #drainHold: DrainHold;
   /** Rings when something was asked for, or has come of the sweep. */
   readonly #changed: Signal;
   /** The tail stands still, for `proveBacking`: always, or while a quarter of the log is free and no writer waits. */
@@ -93,8 +90,6 @@ export class WriteBack {
   #warnAfterMs = 0;
   #stopping = false;
   #draining = 0;
-  /** Until when clients wait for the end of a drain. */
-  #drainHoldEndMs = -drainHoldPauseMs;
   #spaceNeeded = false;
   /** The tail could not be moved the last time: what is live in it must be written back. */
   #isStuck = false;
@@ -115,6 +110,8 @@ export class WriteBack {
     this.#copyForward = new CopyForward(core, writer, room, this.#sweep);
     this.#pace = new Pace(core, writer, this.#sweep);
     this.#shortage = new Shortage(core, writer, this.#pace);
+    this.#drainHold = new DrainHold(core.clock);
+    this.#utilisation = new Utilisation(core.backing, core.clock);
     this.#lastClientMs = core.clock.monotonicMs();
     this.#sweep.depth = () =>
       // Who drains, or waits for space, waits for write-back.
@@ -170,13 +167,7 @@ export class WriteBack {
 
   /** Whether clients wait: for the pace of write-back, or so that a drain comes to its end. */
   get holds(): boolean {
-    return this.#pace.holds || (this.#draining > 0 && this.#core.clock.monotonicMs() < this.#drainHoldEndMs);
-  }
-
-  #mayHoldClients(sinceMs: number): void {
-    const now = this.#core.clock.monotonicMs();
-    if (now - sinceMs < drainHoldAfterMs || now < this.#drainHoldEndMs + drainHoldPauseMs) return;
-    if (this.dirtyBlocks <= drainHoldBlocksMax) this.#drainHoldEndMs = now + drainHoldMsMax;
+    return this.#pace.holds || (this.#draining > 0 && this.#drainHold.holds);
   }
 
   /** Writes back until nothing is dirty, and moves the tail to the head. */
@@ -202,7 +193,7 @@ export class WriteBack {
           // Only log reads under way, or clients that write, keep the tail from the head now.
           if (idlePasses > 1) await sleep(clock, 1);
         } else idlePasses = 0;
-        this.#mayHoldClients(sinceMs);
+        this.#drainHold.consider(sinceMs, this.dirtyBlocks);
         await this.#nextPass();
       }
     } finally {
@@ -224,6 +215,7 @@ export class WriteBack {
 
   async #run(): Promise<void> {
     while (!this.#stopping) {
+      if (this.#mustLook) await this.#lookAtOthers();
       if (!this.#wanted()) {
         this.#sweep.stop();
         // Nothing is wanted from a failed log; who waits for a pass must hear of it.
@@ -296,14 +288,41 @@ export class WriteBack {
     if (tunables.writeback === "off") return false;
     if (this.#shortage.isTight) return true;
     if (this.dirtyBlocks === 0 && !this.#sync.wanted) return false;
-    const isPressing = this.dirtyBlocks > busyShare * this.#pace.dirtyMax;
-    if (!isPressing && foreground.busyPercent > tunables.writebackThreshold) return false;
+    const isPressing = this.#isPressing;
+    const busyPercent = Math.max(foreground.busyPercent, this.#utilisation.percent);
+    if (!isPressing && busyPercent > tunables.writebackThreshold) return false;
     if (tunables.writeback === "on") return true;
     const count = statistics.writeRequests + statistics.readRequests + statistics.flushRequests;
     const now = clock.monotonicMs();
     if (count !== this.#lastClientCount) this.#lastClientMs = now;
     this.#lastClientCount = count;
     return isPressing || now - this.#lastClientMs >= idleMs;
+  }
+
+  /** Whether so much is dirty that write-back gives way to nobody. */
+  get #isPressing(): boolean {
+    return this.dirtyBlocks > busyShare * this.#pace.dirtyMax;
+  }
+
+  /** With a `writeback_threshold`, and nothing that presses: whether it is time to see how busy others keep the backing. */
+  get #mustLook(): boolean {
+    const { writebackThreshold, writeback } = this.#core.tunables;
+    if (writebackThreshold >= 100 || writeback === "off" || this.dirtyBlocks === 0 || this.#isPressing) {
+      return false;
+    }
+    if (this.#draining > 0 || this.#spaceNeeded || this.#pace.holds || this.#writer.failure) return false;
+    return this.#utilisation.isDue(writebackThreshold);
+  }
+
+  async #lookAtOthers(): Promise<void> {
+    await this.#sweep.quiesce();
+    try {
+      if (this.#sync.wanted) await this.#sync.run();
+    } catch {
+      // The next pass meets the same, and tells of it.
+      return;
+    }
+    await this.#utilisation.look(this.#changed);
   }
 
   /** One round of the sweep, and what follows it. Returns false when there was nothing to do. */

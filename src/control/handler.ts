@@ -7,7 +7,8 @@
  *   GET  /status     the status as JSON
  *   GET  /metrics    the same, and histograms, for Prometheus
  *   GET  /map        what log and backing device look like, a byte a cell as base64; see CacheMap
- *   GET  /events     server-sent events: the status every second, with latencies of that second (`recent`), and messages
+ *   GET  /events     server-sent events: the status every second, with latencies of that second (`recent`), and
+ *                    the map (with ?map=true); messages as they come
  *   GET  /tunables   the settings;  PATCH /tunables  changes those that its JSON object names
  *   POST /drain      writes everything back; progress as JSON lines
  *   POST /detach     the same, then reads it back (all of it with ?verify=true), and ends the server
@@ -99,6 +100,13 @@ function spelled(tunables: Tunables): Record<string, unknown> {
   return Object.fromEntries(Object.entries(tunables).map(([key, value]) => [tunableName(key), value]));
 }
 
+/** A parameter that is true or false, and false when it is not given. */
+function isTrue(url: URL, name: string): boolean {
+  const text = url.searchParams.get(name) ?? "false";
+  if (text === "true" || text === "false") return text === "true";
+  throw new UsageError(`The parameter ${name} is "${text}": expected true or false`);
+}
+
 type Route = Readonly<Record<string, (request: Request, url: URL) => Promise<Response> | Response>>;
 
 /** Answers requests about one engine. */
@@ -116,7 +124,9 @@ export class ControlHandler {
     "/status": { GET: async () => json(200, (await this.#status()).status) },
     "/metrics": { GET: () => this.#metrics() },
     "/map": { GET: async () => json(200, await this.#inTime(this.#recentMap())) },
-    "/events": { GET: () => this.#streamed("text/event-stream", this.#events.subscribe()) },
+    "/events": {
+      GET: (_request, url) => this.#streamed("text/event-stream", this.#events.subscribe(isTrue(url, "map"))),
+    },
     "/tunables": {
       GET: async () => json(200, spelled((await this.#status()).engine.tunables)),
       PATCH: (request) => this.#tune(request),
@@ -124,11 +134,8 @@ export class ControlHandler {
     "/drain": { POST: () => this.#long((onProgress) => this.#target.drain(onProgress)) },
     "/detach": {
       POST: (_request, url) => {
-        const verify = url.searchParams.get("verify");
-        if (verify !== null && verify !== "true" && verify !== "false") {
-          throw new UsageError(`The parameter verify is "${verify}": expected true or false`);
-        }
-        return this.#long((onProgress) => this.#target.detach(verify === "true", onProgress));
+        const verify = isTrue(url, "verify");
+        return this.#long((onProgress) => this.#target.detach(verify, onProgress));
       },
     },
   };
@@ -141,7 +148,7 @@ export class ControlHandler {
     this.#events = new Events(clock, async () => {
       const { engine, status } = await this.#status();
       return { ...status, recent: recent.since(engine.latencies, clock.monotonicMs()) };
-    });
+    }, () => this.#inTime(this.#recentMap()));
   }
 
   /** Tells everybody who listens to events of a message. */

@@ -102,7 +102,9 @@ export interface Message {
 
 interface Subscriber {
   bell: Bell;
-  status: string | undefined;
+  wantsMap: boolean;
+  /** What is to be told next: the newest status, and the newest map. */
+  latest: string | undefined;
   messages: Message[];
   closed: boolean;
 }
@@ -111,13 +113,15 @@ interface Subscriber {
 export class Events {
   readonly #clock: Clock;
   readonly #status: () => Promise<object>;
+  readonly #map: () => Promise<object>;
   readonly #subscribers = new Set<Subscriber>();
   #polling = false;
   #cancel: () => void = () => {};
 
-  constructor(clock: Clock, status: () => Promise<object>) {
+  constructor(clock: Clock, status: () => Promise<object>, map: () => Promise<object>) {
     this.#clock = clock;
     this.#status = status;
+    this.#map = map;
   }
 
   /** Tells all of a message. */
@@ -129,17 +133,23 @@ export class Events {
     }
   }
 
-  /** A stream of server-sent events: `status` every second, `message` as they come. */
-  subscribe(): ReadableStream<Uint8Array> {
-    const subscriber: Subscriber = { bell: new Bell(), status: undefined, messages: [], closed: false };
+  /** A stream of server-sent events: `status` every second, with `map` if that is wanted, `message` as they come. */
+  subscribe(wantsMap: boolean): ReadableStream<Uint8Array> {
+    const subscriber: Subscriber = {
+      bell: new Bell(),
+      wantsMap,
+      latest: undefined,
+      messages: [],
+      closed: false,
+    };
     this.#subscribers.add(subscriber);
     if (!this.#polling) this.#poll();
     const next = async (): Promise<string | null> => {
       await subscriber.bell.next();
       if (subscriber.closed) return null;
       const texts = subscriber.messages.splice(0).map((one) => eventText("message", JSON.stringify(one)));
-      if (subscriber.status !== undefined) texts.unshift(eventText("status", subscriber.status));
-      subscriber.status = undefined;
+      if (subscriber.latest !== undefined) texts.unshift(subscriber.latest);
+      subscriber.latest = undefined;
       return texts.join("");
     };
     return textStream(next, () => {
@@ -157,6 +167,16 @@ export class Events {
     }
   }
 
+  /** The status and the map as events. Both are asked for at once, and the map only when somebody wants it. */
+  async #look(): Promise<[string, string]> {
+    const mapWanted = [...this.#subscribers].some(({ wantsMap }) => wantsMap);
+    const [status, map] = await Promise.all([this.#status(), mapWanted ? this.#map() : undefined]);
+    return [
+      eventText("status", JSON.stringify(status)),
+      map === undefined ? "" : eventText("map", JSON.stringify(map)),
+    ];
+  }
+
   #poll(): void {
     this.#polling = true;
     this.#cancel = () => {
@@ -168,11 +188,10 @@ export class Events {
       if (this.#polling) cancel = this.#clock.after(statusMs, ask);
     };
     const ask = () => {
-      this.#status().then(
-        (status) => {
-          const text = JSON.stringify(status);
+      this.#look().then(
+        ([status, map]) => {
           for (const subscriber of this.#subscribers) {
-            subscriber.status = text;
+            subscriber.latest = subscriber.wantsMap ? status + map : status;
             subscriber.bell.ring();
           }
         },

@@ -58,6 +58,11 @@ export interface BlockDevice {
   abandon?(): void;
   /** For how long it has been away, in milliseconds. */
   awayMs?(): number;
+  /**
+   * For how many milliseconds requests of anybody were under way on the disk, counted from any moment on; undefined when that
+   * is not known. Asking does not wake a disk that has spun down.
+   */
+  busyMs?(): Promise<number | undefined>;
 }
 
 /**

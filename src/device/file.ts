@@ -33,6 +33,8 @@ export interface FileDeviceFacts {
   readOnly: boolean;
   /** See {@linkcode DeviceIdentity.id}. */
   id: string;
+  /** See {@linkcode EventDevice.busyMs}. */
+  busyMs?: (() => Promise<number | undefined>) | undefined;
 }
 
 /** Tells how far a long operation has come, in bytes. */
@@ -45,6 +47,8 @@ export class FileDevice implements EventDevice {
   readonly name: string;
   readonly sizeBytes: number;
   readonly readOnly: boolean;
+  /** See `BlockDevice.busyMs`; absent for a file, and where nobody counts. */
+  readonly busyMs?: () => Promise<number | undefined>;
   #file: IoFile;
   /** The same, where it can move bytes without promises. */
   #events: EventFile | null;
@@ -62,6 +66,7 @@ export class FileDevice implements EventDevice {
     this.sizeBytes = facts.sizeBytes;
     this.readOnly = facts.readOnly;
     this.#id = facts.id;
+    if (facts.busyMs) this.busyMs = facts.busyMs;
   }
 
   identity(): Promise<DeviceIdentity> {

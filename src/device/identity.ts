@@ -44,7 +44,8 @@ export async function isBlockReadOnly(io: Io, facts: PathFacts): Promise<boolean
   return await read(io, `${sysfsOf(facts.deviceNumber)}/ro`) === "1";
 }
 
-function sysfsOf(deviceNumber: string): string {
+/** Where Linux tells about a block device. */
+export function sysfsOf(deviceNumber: string): string {
   return `/sys/dev/block/${deviceNumber}`;
 }
 

@@ -14,6 +14,7 @@ import { portableIo } from "../io/portable.ts";
 import { isNbdUri } from "../nbd/uri.ts";
 import { roundUp, sectorBytes } from "../units.ts";
 import type { BlockDevice } from "./block_device.ts";
+import { busyTimeOf } from "./busy_time.ts";
 import { errnoCode } from "./device_error.ts";
 import { FileDevice } from "./file.ts";
 import { blockIdentity, fileIdentity, isBlockReadOnly } from "./identity.ts";
@@ -153,7 +154,8 @@ async function openLocked(
   const id = kind === "file"
     ? await fileIdentity(realPath, facts)
     : await blockIdentity(io, realPath, facts, sizeBytes);
-  return new FileDevice(file, { kind, name: target, sizeBytes, readOnly: !write, id });
+  const busyMs = kind === "block" ? await busyTimeOf(io, facts.deviceNumber) : undefined;
+  return new FileDevice(file, { kind, name: target, sizeBytes, readOnly: !write, id, busyMs });
 }
 
 /** Tries until it succeeds, or for long enough. */

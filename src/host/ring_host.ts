@@ -7,7 +7,7 @@
 
 import type { Tunables } from "../cache/tunables.ts";
 import { NbdboostError } from "../errors.ts";
-import { wakeRing } from "../io/ring/wake_up.ts";
+import { Waker } from "../io/ring/wake_up.ts";
 import {
   type Answers,
   type HostOptions,
@@ -112,7 +112,9 @@ class Line {
   readonly #worker: Worker;
   readonly #events: HostEvents;
   readonly #waiting = new Map<number, Waiting>();
-  #descriptor = -1;
+  #isAwake = false;
+  /** Undefined before it is awake, and again once it stops: then its descriptor may be another file's. */
+  #waker: Waker | undefined;
   #number = 0;
   #lost: Error | undefined;
   #awake!: () => void;
@@ -156,7 +158,7 @@ class Line {
       // Throws, and so rejects, when something in it is not plain data.
       this.#worker.postMessage({ ...request, number } satisfies ToWorker);
       this.#waiting.set(number, { resolve: resolve as (answer: unknown) => void, reject, onProgress });
-      wakeRing(this.#descriptor);
+      this.#waker?.wake();
     });
   }
 
@@ -164,9 +166,11 @@ class Line {
     try {
       if (!this.#lost) await this.ask({ ask: "stop" });
     } finally {
+      const waker = this.#waker;
+      this.#waker = undefined;
       // Not before its ring is closed, or that would stay open as long as this process.
       if (!this.#lost) await this.#ended;
-
+      waker?.close();
       this.#worker.terminate();
     }
   }
@@ -174,7 +178,8 @@ class Line {
   #take(message: ToMain): void {
     switch (message.tell) {
       case "awake":
-        this.#descriptor = message.descriptor;
+        this.#waker = new Waker(message.descriptor);
+        this.#isAwake = true;
         return this.#awake();
       case "warning":
         return this.#events.warn?.(message.message, message.level);
@@ -196,7 +201,7 @@ class Line {
   #lose(error: Error): void {
     this.#lost = error;
     // Before it was awake nothing is lost: then the start fails.
-    if (this.#descriptor < 0) return this.#failed(error);
+    if (!this.#isAwake) return this.#failed(error);
     this.#end();
     for (const { reject } of this.#waiting.values()) reject(error);
     this.#waiting.clear();

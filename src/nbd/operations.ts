@@ -6,6 +6,7 @@
 
 import type { Clock } from "../clock.ts";
 import { DeviceError } from "../errors.ts";
+import type { Lender } from "./lender.ts";
 import type { Limits } from "./limits.ts";
 import type { OutputBuffer } from "./output_buffer.ts";
 import { errorReply, type ReplyForm } from "./replies.ts";
@@ -21,6 +22,8 @@ export interface TransmissionContext {
   readonly statistics: Statistics;
   /** Who is told how long requests took. */
   readonly observer: Observer | null;
+  /** Where memory of the volume comes from. */
+  readonly lender: Lender;
   /** Time for the observer. */
   readonly clock: Clock;
   /** What the client may cost. */

@@ -20,12 +20,20 @@ interface Piece {
   bytes: Uint8Array<ArrayBuffer>;
   /** The same memory; null in a reply that came with its own. */
   view: DataView | null;
+  /** Whoever lent it wants it back. */
+  isLent: boolean;
   start: number;
   end: number;
 }
 
 function emptyPiece(bytes: Uint8Array<ArrayBuffer>): Piece & { view: DataView } {
-  return { bytes, view: new DataView(bytes.buffer, bytes.byteOffset, bytes.length), start: 0, end: 0 };
+  return {
+    bytes,
+    view: new DataView(bytes.buffer, bytes.byteOffset, bytes.length),
+    isLent: false,
+    start: 0,
+    end: 0,
+  };
 }
 
 /** The sending end of a connection. */
@@ -40,6 +48,8 @@ export class OutputBuffer {
   source: Uint8Array<ArrayBuffer>;
   sourceStart = 0;
   sourceEnd = 0;
+  /** Is given what was pushed as lent, once it is sent; what `clear` forgets is not told. */
+  onLentSent: (buffer: Uint8Array<ArrayBuffer>) => void = () => {};
   #fill: Piece;
   #sending = false;
   #capacityBytes: number;
@@ -99,8 +109,15 @@ export class OutputBuffer {
       return;
     }
     if (this.#fill.end > 0) this.#seal();
-    this.#sealed.push({ bytes: reply, view: null, start: 0, end: reply.length });
+    this.#sealed.push({ bytes: reply, view: null, isLent: false, start: 0, end: reply.length });
     this.queuedBytes += reply.length;
+  }
+
+  /** Queues `buffer[start, end)`, a reply or the next piece of one, until `onLentSent`. */
+  pushLent(buffer: Uint8Array<ArrayBuffer>, start: number, end: number): void {
+    if (this.#fill.end > 0) this.#seal();
+    this.#sealed.push({ bytes: buffer, view: null, isLent: true, start, end });
+    this.queuedBytes += end - start;
   }
 
   /** The bytes to send next, or null when there are none. At most one send may be under way. */
@@ -134,6 +151,7 @@ export class OutputBuffer {
     piece.start = piece.end = 0;
     if (piece === this.#fill) return;
     this.#sealed.shift();
+    if (piece.isLent) this.onLentSent(piece.bytes);
     const isFillBuffer = piece.view !== null && piece.bytes.length === this.#capacityBytes;
     if (isFillBuffer && this.#spare.length < spareBuffersMax) this.#spare.push(piece);
   }
@@ -152,7 +170,7 @@ export class OutputBuffer {
     const fill = this.#fill;
     if (!this.#sending && fill.end - fill.start <= copyBytesMax) {
       const bytes = fill.bytes.slice(fill.start, fill.end);
-      this.#sealed.push({ bytes, view: null, start: 0, end: bytes.length });
+      this.#sealed.push({ bytes, view: null, isLent: false, start: 0, end: bytes.length });
       fill.start = fill.end = 0;
       return;
     }

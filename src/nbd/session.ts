@@ -20,6 +20,7 @@ import type { Budget, Share } from "./budget.ts";
 import { handshakeBufferBytes, inputBufferBytes, outputBufferBytes } from "./constants.ts";
 import type { ExportTable } from "./exports.ts";
 import { InputBuffer } from "./input_buffer.ts";
+import { Lender } from "./lender.ts";
 import type { Limits } from "./limits.ts";
 import { Negotiation, type TlsMode } from "./negotiation.ts";
 import { OutputBuffer } from "./output_buffer.ts";
@@ -63,7 +64,7 @@ export class Session {
   #ending = false;
   #dropped = false;
   /** The volume's memory that this session uses. */
-  #lent: Uint8Array<ArrayBuffer>[] = [];
+  #lender = new Lender(undefined);
   readonly #share: Share;
 
   constructor(options: SessionOptions) {
@@ -203,21 +204,17 @@ export class Session {
 
   /** Gives the volume its memory back. REQUIRES: it is closed, and neither a receive, a send nor a request is under way. */
   returnBuffers(): void {
-    const volume = this.#negotiation.agreement?.served.volume;
-    for (const buffer of this.#lent.splice(0)) volume?.returnBuffer?.(buffer);
+    this.#lender.returnAll();
   }
 
   /** Gets the buffers of the transmission, of the volume's memory where it lends some. */
   #enlarge(volume: Volume): void {
-    const lend = () => {
-      const buffer = this.#options.borrows ? volume.lendBuffer?.() ?? null : null;
-      if (buffer !== null) this.#lent.push(buffer);
-      return buffer;
-    };
-    this.#input.adopt(lend() ?? new Uint8Array(inputBufferBytes));
-    const output = lend();
+    const lender = this.#lender = new Lender(this.#options.borrows ? volume : undefined);
+    this.#input.adopt(lender.lend() ?? new Uint8Array(inputBufferBytes));
+    const output = lender.lend();
     if (output === null) this.#output.adopt(new Uint8Array(outputBufferBytes), null);
-    else this.#output.adopt(output, lend());
+    else this.#output.adopt(output, lender.lend());
+    this.#output.onLentSent = (buffer) => lender.giveBack(buffer);
   }
 
   /** Parses and executes. Whatever goes wrong in here costs this client its connection and nobody else anything. */
@@ -259,8 +256,9 @@ export class Session {
       this.#fail(thrown);
       this.#options.onOutput();
     };
-    const context = { statistics, observer, clock, warn, limits, onPromise, onCompletion, onFailure };
     this.#enlarge(negotiation.agreement.served.volume);
+    const lender = this.#lender;
+    const context = { statistics, observer, lender, clock, warn, limits, onPromise, onCompletion, onFailure };
     this.#transmission = new Transmission(negotiation.agreement, this.#output, context, this.#share);
     return true;
   }

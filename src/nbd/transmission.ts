@@ -15,7 +15,6 @@
 
 import type { Volume } from "../cache/volume.ts";
 import { microsOf } from "../clock.ts";
-import { decodeContextList, queryStatus } from "./block_status.ts";
 import {
   chunkDone,
   command,
@@ -31,12 +30,12 @@ import {
 import type { MetaContext } from "./contexts.ts";
 import type { Share } from "./budget.ts";
 import type { InputBuffer } from "./input_buffer.ts";
+import { LongReads } from "./long_reads.ts";
 import type { Agreement } from "./negotiation.ts";
 import { Operations, type TransmissionContext } from "./operations.ts";
 import type { OutputBuffer } from "./output_buffer.ts";
 import { readPieces } from "./read_pieces.ts";
 import {
-  blockStatusReply,
   dataHeaderBytesOf,
   doneReply,
   errorReply,
@@ -47,6 +46,7 @@ import {
   successReply,
 } from "./replies.ts";
 import { RequestCheck } from "./request_check.ts";
+import { StatusRequests } from "./status_requests.ts";
 import { type ReadOtherwise, SoonReads } from "./soon_reads.ts";
 import { type RequestKind, requestKinds, type Statistics } from "./statistics.ts";
 
@@ -75,6 +75,7 @@ export class Transmission {
   readonly #volume: Volume;
   readonly #form: ReplyForm;
   readonly #contexts: readonly MetaContext[];
+  readonly #status: StatusRequests;
   readonly #requestMagic: number;
   readonly #requestHeaderBytes: number;
   readonly #dataHeaderBytes: number;
@@ -84,6 +85,7 @@ export class Transmission {
   readonly #statistics: Statistics;
   readonly #operations: Operations;
   readonly #soonReads: SoonReads;
+  readonly #longReads: LongReads;
   readonly #share: Share;
   #pending: Pending | null = null;
   /** The offset of the request at hand as it came, which an extended refusal repeats. */
@@ -107,9 +109,11 @@ export class Transmission {
     this.#context = context;
     this.#statistics = context.statistics;
     this.#operations = new Operations(out, form, context);
+    this.#status = new StatusRequests(agreement, out, this.#operations, this.#check);
     const otherwise: ReadOtherwise = (high, low, flags, offset, length) =>
       this.#readLater(high, low, flags, offset, length, false);
     this.#soonReads = new SoonReads(this.#volume, out, form, context, this.#operations, otherwise);
+    this.#longReads = new LongReads(this.#volume, out, form, context, this.#operations, otherwise);
   }
 
   /** Operations under way. */
@@ -226,6 +230,7 @@ export class Transmission {
     if (form !== replyForm.simple && length >= holeReadBytesMin && this.#volume.zeroesNow?.(offset, length)) {
       return this.#readHole(cookieHigh, cookieLow, offset, length);
     }
+    if (this.#longReads.start(cookieHigh, cookieLow, flags, offset, length)) return;
     const headerBytes = this.#dataHeaderBytes;
     const replyBytes = headerBytes + length;
     if (length === 0 || replyBytes > out.reserveBytesMax) {
@@ -304,7 +309,9 @@ export class Transmission {
     const payload = input.takePayload();
     this.#operations.heldBytes -= length;
     if (type === command.write) this.#write(cookieHigh, cookieLow, flags, offset, payload, 0, length);
-    else this.#statusOf(cookieHigh, cookieLow, flags, offset, payload);
+    else if (!this.#status.startListed(cookieHigh, cookieLow, flags, offset, payload)) {
+      this.#refuse(command.blockStatus, cookieHigh, cookieLow, wireError.EINVAL);
+    }
     return true;
   }
 
@@ -398,42 +405,8 @@ export class Transmission {
         return begin("zero", length === 0 ? nothing : zero);
       }
       case command.blockStatus:
-        return this.#status(cookieHigh, cookieLow, flags, offset, length, this.#contexts);
+        return this.#status.start(cookieHigh, cookieLow, flags, offset, length, this.#contexts);
     }
-  }
-
-  /** A BLOCK_STATUS whose payload tells the range's length and which contexts are wanted. */
-  #statusOf(
-    cookieHigh: number,
-    cookieLow: number,
-    flags: number,
-    offset: number,
-    payload: Uint8Array<ArrayBuffer>,
-  ): void {
-    const { length, contexts } = decodeContextList(payload, this.#contexts);
-    const possible = contexts !== undefined && length > 0 && this.#check.rangeError(offset, length) === 0;
-    if (possible) this.#status(cookieHigh, cookieLow, flags, offset, length, contexts);
-    else this.#refuse(command.blockStatus, cookieHigh, cookieLow, wireError.EINVAL);
-  }
-
-  #status(
-    cookieHigh: number,
-    cookieLow: number,
-    flags: number,
-    offset: number,
-    length: number,
-    contexts: readonly MetaContext[],
-  ): void {
-    const one = (flags & commandFlag.requestOne) !== 0;
-    const work = async () => {
-      const all = await queryStatus(this.#volume, contexts, offset, length, one);
-      return () =>
-        all.forEach(({ id, runs }, index) => {
-          const last = index === all.length - 1;
-          blockStatusReply(this.#out, this.#form, cookieHigh, cookieLow, offset, id, runs, length, last);
-        });
-    };
-    this.#operations.start("status", cookieHigh, cookieLow, offset, 0, work);
   }
 
   /** Answers a request with an error at once. */

@@ -113,6 +113,11 @@ export class Kernels {
     } else target.set(this.bytes.subarray(pointer, pointer + length), at);
   }
 
+  /** Copies `length` bytes within the memory. */
+  copyWithin(target: number, source: number, length: number): void {
+    this.bytes.copyWithin(target, source, source + length);
+  }
+
   /** How many blocks the index holds. */
   get count(): number {
     return this.#count;

@@ -130,3 +130,46 @@ Deno.test("WriteBack: writeback_threshold leaves the backing to clients that kee
   assertEquals(cache.status().cache.dirtyBlocks, 0);
   await machine.run(cache.close());
 });
+
+Deno.test("WriteBack: writeback_threshold heeds how busy the kernel says the disk is, and does not mistake itself for others", async () => {
+  const machine = new Machine({ backingBytes: 64 * mib, segmentBlocks: 32, segmentCount: 64 });
+  await machine.format();
+  let share = 0.8;
+  let busyMs = 0;
+  let atMs = 0;
+  const look = () => {
+    const now = machine.clock.monotonicMs();
+    // Somebody else's requests; ours are counted whenever a write is not synced yet.
+    busyMs += (now - atMs) * Math.max(share, unsynced > 0 ? 1 : 0);
+    atMs = now;
+  };
+  let unsynced = 0;
+  let asked = 0;
+  machine.fault = (disk, { kind }) => {
+    if (disk.name !== "backing") return undefined;
+    look();
+    if (kind === "write") unsynced++;
+    if (kind === "sync") unsynced = 0;
+    return { slowMs: 5 };
+  };
+  const cache = await machine.open({
+    tunables: { writeback: "on", writebackThreshold: 30 },
+    busyMs: () => {
+      look();
+      asked++;
+      return Promise.resolve(busyMs);
+    },
+  });
+  for (let i = 0; i < 300; i++) await machine.run(cache.write(i * 7 * blockBytes, bytes));
+  await machine.run(cache.flush());
+  await machine.pass(20_000);
+  assertGreater(cache.status().cache.dirtyBlocks, 290, "the disk is somebody else's");
+  share = 0.1;
+  await machine.pass(20_000);
+  assertEquals(cache.status().cache.dirtyBlocks, 0, "write-back does not take itself for others");
+  // With nothing dirty nobody asks.
+  const before = asked;
+  await machine.pass(3_600_000);
+  assertEquals(asked, before);
+  await machine.run(cache.close());
+});

@@ -292,6 +292,12 @@ test(
     assertEquals([third.requests.write, third.recent.latencyMicros.write.count], [write, 0]);
     assert(third.recent.seconds > 0.5);
     await reader.cancel();
+    const drawn = (await ask("GET", "/events?map=true")).body!.pipeThrough(new TextDecoderStream())
+      .getReader();
+    const both = (await drawn.read()).value!;
+    assertMatch(both, /^event: status\ndata: \{.*\}\n\nevent: map\ndata: \{"segments":\{.*\}\n\n$/);
+    await drawn.cancel();
+    assertEquals((await ask("GET", "/events?map=perhaps")).status, 400);
     const before = asked;
     await new Promise((resolve) => setTimeout(resolve, 1200));
     assertEquals(asked, before);

@@ -183,8 +183,7 @@ test(
     assertEquals(ground, "rgb(14, 18, 23)");
     assertEquals([browser.complaints, [...new Set(browser.requested)].toSorted()], [[], [
       address,
-      `${address}events`,
-      `${address}map`,
+      `${address}events?map=true`,
     ]]);
   },
 );

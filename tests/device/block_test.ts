@@ -193,3 +193,28 @@ Deno.test({
       assert((await Deno.stat(`${directory}/image`)).blocks! * 512 < 2 * mib);
     }),
 });
+
+Deno.test({
+  name: "openDevice: a block device tells for how long the kernel has seen it busy, a file does not",
+  ignore,
+  fn: () =>
+    withLoopDevice(8 * mib, ["--direct-io=on"], async (path, directory) => {
+      const device = await openDevice(path, { write: true });
+      const before = await device.busyMs!();
+      assert(before !== undefined && before >= 0);
+      const bytes = new Uint8Array(mib);
+      // The kernel counts in ticks of some milliseconds.
+      let after = before;
+      for (let tries = 0; tries < 1000 && after === before; tries++) {
+        await device.write(tries % 8 * mib, bytes);
+        await device.sync();
+        after = (await device.busyMs!())!;
+      }
+      assert(after > before, `${before} ms before, ${after} ms after`);
+      await device.close();
+      await Deno.writeFile(`${directory}/plain`, bytes);
+      const file = await openDevice(`${directory}/plain`, { write: false });
+      assertEquals(file.busyMs, undefined);
+      await file.close();
+    }),
+});

@@ -2,7 +2,7 @@ import { RingClock } from "../../src/io/ring/clock.ts";
 import { Libc } from "../../src/io/ring/libc.ts";
 import { openReactor, probeRing, type Reactor, reactorIo, ringIo } from "../../src/io/ring/mod.ts";
 import { prepareNop, Ring } from "../../src/io/ring/ring.ts";
-import { wakeRing, WakeUp } from "../../src/io/ring/wake_up.ts";
+import { Waker, WakeUp } from "../../src/io/ring/wake_up.ts";
 import { assert, assertEquals, assertGreaterOrEqual, assertMatch } from "../assert.ts";
 import { mustRun, withDirectory } from "../device/temp.ts";
 import { ringDescriptors, skipRingTests as ignore } from "./ring.ts";
@@ -176,16 +176,20 @@ Deno.test(
           resolve();
         });
         const code = `
-        import { wakeRing } from ${
+        import { Waker } from ${
           JSON.stringify(new URL("../../src/io/ring/wake_up.ts", import.meta.url).href)
         };
-        for (let i = 0; i < 5; i++) wakeRing(${wakeUp.descriptor});
+        const waker = new Waker(${wakeUp.descriptor});
+        for (let i = 0; i < 5; i++) waker.wake();
+        waker.close();
         self.close();`;
         const other = new Worker(`data:application/typescript,${encodeURIComponent(code)}`, {
           type: "module",
         });
         other.onerror = (event) => console.error(event.message);
-        wakeRing(wakeUp.descriptor);
+        const waker = new Waker(wakeUp.descriptor);
+        waker.wake();
+        waker.close();
       });
       await woken;
       assertEquals(counts.at(-1), 6);

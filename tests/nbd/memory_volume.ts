@@ -23,6 +23,8 @@ export interface MemoryVolumeOptions {
   hot?: boolean;
   /** Answer `readSoon`, by a call after `before`; false by default. */
   soon?: boolean;
+  /** Answer `readInto`, by a call after `before`; false by default. */
+  into?: boolean;
   /** Called before each asynchronous call takes effect; may wait, and may throw. */
   before?: (call: VolumeCall, offset: number, length: number) => Promise<void> | void;
 }
@@ -40,6 +42,9 @@ export class MemoryVolume implements Volume {
   /** Asynchronous calls under way. */
   underWay = 0;
   soon: boolean;
+  into: boolean;
+  /** Buffers that it has to lend. */
+  buffers = Infinity;
   /** Buffers that are lent. */
   readonly lent = new Set<Uint8Array<ArrayBuffer>>();
   /** `keepAllocated` of the last `zero`. */
@@ -52,6 +57,7 @@ export class MemoryVolume implements Volume {
     this.readOnly = options.readOnly ?? false;
     this.hot = options.hot ?? true;
     this.soon = options.soon ?? false;
+    this.into = options.into ?? false;
     this.before = options.before ?? (() => {});
     this.bytes = new Uint8Array(sizeBytes);
     this.#pages = new Uint8Array(Math.ceil(sizeBytes / pageBytes));
@@ -78,7 +84,25 @@ export class MemoryVolume implements Volume {
     return true;
   }
 
-  lendBuffer(): Uint8Array<ArrayBuffer> {
+  readInto(
+    offset: number,
+    memory: Uint8Array<ArrayBuffer>,
+    at: number,
+    length: number,
+    to: ReadEnd,
+    tag: number,
+  ): boolean {
+    if (!this.into) return false;
+    assert(this.lent.has(memory), "it goes into a lent buffer");
+    this.#call("read", offset, length, false, () => {
+      assert(this.lent.has(memory), "which is not given back meanwhile");
+      memory.set(this.bytes.subarray(offset, offset + length), at);
+    }).then(() => to.readEnded(tag, memory, at), () => to.readEnded(tag, memory, -1));
+    return true;
+  }
+
+  lendBuffer(): Uint8Array<ArrayBuffer> | null {
+    if (this.lent.size >= this.buffers) return null;
     const buffer = new Uint8Array(lentBufferBytes + 100).subarray(100);
     this.lent.add(buffer);
     return buffer;

@@ -7,6 +7,7 @@
 import type { Cache } from "../../src/cache/cache.ts";
 import { formatDevices } from "../../src/cache/format.ts";
 import { type EngineOptions, openCache } from "../../src/cache/open.ts";
+import type { BlockDevice } from "../../src/device/block_device.ts";
 import { SeededRandom } from "../../src/random.ts";
 import { blockBytes, mib } from "../../src/units.ts";
 import { SimClock } from "./sim_clock.ts";
@@ -23,6 +24,12 @@ export interface MachineOptions {
   segmentBlocks?: number;
   segmentCount?: number;
   seed?: number;
+}
+
+/** How a machine opens its cache. */
+export interface MachineOpenOptions extends Partial<EngineOptions> {
+  /** What the kernel says of the backing device; by default nobody counts. */
+  busyMs?: BlockDevice["busyMs"];
 }
 
 /** Two media and whatever runs on them. */
@@ -59,13 +66,15 @@ export class Machine {
   }
 
   /** Powers on and opens the cache. */
-  async open(options: Partial<EngineOptions> = {}): Promise<Cache> {
+  async open({ busyMs, ...options }: MachineOpenOptions = {}): Promise<Cache> {
     this.#clock.stop();
     this.#clock = new SimClock(this.#clock.monotonicMs() + 1);
     this.warnings = [];
+    const backing: BlockDevice = this.#disk(this.backingMedium);
+    if (busyMs) backing.busyMs = busyMs;
     return await this.run(openCache({
       cache: this.#disk(this.cacheMedium),
-      backing: this.#disk(this.backingMedium),
+      backing,
       clock: this.#clock,
       random: this.random.fill,
       warn: (message) => this.warnings.push(message),

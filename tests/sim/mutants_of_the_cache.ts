@@ -9,6 +9,7 @@ import type { Mutant } from "./mutant.ts";
 const writes = "src/cache/writes.ts";
 const reads = "src/cache/reads.ts";
 const readSlots = "src/cache/read_slots.ts";
+const longReads = "src/cache/long_reads.ts";
 const tail = "src/cache/tail.ts";
 const backingSync = "src/cache/backing_sync.ts";
 const sweep = "src/cache/sweep.ts";
@@ -318,6 +319,7 @@ export const mutantsOfTheCache: readonly Mutant[] = [
         replace: "crcs.length > i) continue;",
       },
       { file: readSlots, find: "!== this.#crcs[crcs + i]) return false;", replace: "< 0) return false;" },
+      { file: longReads, find: "!== kernels.crcs[slot + i]) return false;", replace: "< 0) return false;" },
     ],
   },
   {
@@ -332,6 +334,16 @@ export const mutantsOfTheCache: readonly Mutant[] = [
         file: readSlots,
         find: "if (--segments.pins[segment]! === 0 &&",
         replace: "if (segments.pins[segment]! === 0 &&",
+      },
+      {
+        file: longReads,
+        find: "segments.pins[segments.of(slot)]!++;",
+        replace: "segments.pins[segments.of(slot)]! += 0;",
+      },
+      {
+        file: longReads,
+        find: "if (--segments.pins[segments.of(slot)]! === 0 &&",
+        replace: "if (segments.pins[segments.of(slot)]! === 0 &&",
       },
     ],
   },

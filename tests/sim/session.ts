@@ -209,6 +209,25 @@ export class Session {
     });
   }
 
+  /** The same, straight into memory that the cache lends. */
+  #readInto(offset: number, bytes: Uint8Array): Promise<boolean> {
+    return new Promise((resolve) => {
+      const cache = this.#cache;
+      const lent = cache.lendBuffer();
+      if (lent === null) return resolve(false);
+      const start = this.#world.random.below(lent.length - bytes.length);
+      const readEnded = (_tag: number, memory: Uint8Array, at: number) => {
+        if (at >= 0) bytes.set(memory.subarray(at, at + bytes.length));
+        this.#world.coverage.count(at >= 0 ? "reads into lent memory" : "reads into lent memory that failed");
+        cache.returnBuffer(lent);
+        resolve(at >= 0);
+      };
+      if (cache.readInto(offset, lent, start, bytes.length, { readEnded }, 0)) return;
+      cache.returnBuffer(lent);
+      resolve(false);
+    });
+  }
+
   async #read(number: number): Promise<void> {
     const { oracle, random, shape } = this.#world;
     const { first, end } = this.#drawRange();
@@ -222,9 +241,10 @@ export class Session {
     this.#world.note(() => `#${number} read ${show(offset, bytes.length)}`);
     try {
       const now = random.chance(0.3) && this.#cache.readNow(offset, bytes, 0, bytes.length);
-      if (!now && !(random.chance(0.5) && await this.#readSoon(offset, bytes))) {
-        await this.#cache.read(offset, bytes);
-      }
+      const soon = random.chance(0.5);
+      const done = now || (soon && await this.#readSoon(offset, bytes)) ||
+        (!soon && random.chance(0.7) && await this.#readInto(offset, bytes));
+      if (!done) await this.#cache.read(offset, bytes);
     } catch (error) {
       if (!this.#clock.stopped) oracle.endRead(asked);
       throw error;

@@ -124,6 +124,7 @@ export const socketConstant = {
   nonBlocking: 0o4000,
   levelSocket: 1,
   reuseAddress: 2,
+  sendBuffer: 7,
   keepAlive: 9,
   levelTcp: 6,
   noDelay: 1,

