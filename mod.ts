@@ -49,6 +49,7 @@ export {
   type InspectOptions,
   type InspectReport,
 } from "./src/cache/inspect.ts";
+export type { InspectedSegment } from "./src/cache/inspect_segments.ts";
 export { recoverCache, type RecoverOptions, type RecoverReport } from "./src/cache/recover.ts";
 export {
   checkDmWriteboost,

@@ -9,6 +9,7 @@ import { decodeRecord, eachEntry, recordEntries } from "../log/codec.ts";
 import { entryKind, recordFlagFlushPoint } from "../log/layout.ts";
 import { formatUuid } from "../log/superblock.ts";
 import { blockBytes } from "../units.ts";
+import { type InspectedSegment, listSegments } from "./inspect_segments.ts";
 import { openTarget } from "./pair.ts";
 import { type Scan, scanCache } from "./scan.ts";
 
@@ -18,6 +19,10 @@ export interface InspectOptions {
   cache: string | BlockDevice;
   /** Also lists the records of the log. */
   records?: boolean;
+  /** Also lists the segments of the log, with what each of their blocks is good for. */
+  segments?: boolean;
+  /** Progress of reading the log: segments read, and segments in all. */
+  onProgress?: (done: number, total: number) => void;
 }
 
 /** A record, as its header tells. */
@@ -94,6 +99,8 @@ export interface InspectReport {
   problems: string[];
   /** The records from tail to head, when they were asked for. */
   recordList?: InspectedRecord[];
+  /** All segments in the order in which they lie on the device, when they were asked for. */
+  segmentList?: InspectedSegment[];
 }
 
 /**
@@ -121,9 +128,10 @@ export interface InspectReport {
 export async function inspectCache(options: InspectOptions): Promise<InspectReport> {
   const device = await openTarget(options.cache, false);
   try {
-    const scan = await scanCache(device);
+    const scan = await scanCache(device, options.onProgress);
     const report = describe(scan);
     if (options.records) report.recordList = await listRecords(scan);
+    if (options.segments) report.segmentList = listSegments(scan);
     return report;
   } finally {
     if (typeof options.cache === "string") await device.close();
