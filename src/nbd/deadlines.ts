@@ -77,6 +77,7 @@ export class Deadlines {
     this.#endHandshake();
     this.sent();
     this.#cancelShutdown?.();
+    this.#session.closed();
   }
 
   #endHandshake(): void {

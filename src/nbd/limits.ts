@@ -31,6 +31,11 @@ export interface Limits {
    * while others wait for memory: 1 to 3600, by default 30. Then it is closed.
    */
   stallSeconds: number;
+  /**
+   * Seconds after which a request that the volume has not ended is answered EIO: 1 to 86400, by default 300. What it does later
+   * nobody is told. As many of these as `requests` end the connection.
+   */
+  requestSeconds: number;
 }
 
 /** The bounds of a server that was not told otherwise. */
@@ -41,6 +46,7 @@ export const defaultLimits: Readonly<Limits> = {
   totalBytes: 512 * mib,
   handshakeSeconds: 15,
   stallSeconds: 30,
+  requestSeconds: 300,
 };
 
 /** What a connection may hold whatever the others do, so that no client can keep another from small requests. */
@@ -60,6 +66,7 @@ const rules: Readonly<Record<string, Rule>> = {
   total_bytes: { key: "totalBytes", min: payloadAcceptedBytesMax, max: 65_536 * mib, isSize: true },
   handshake_seconds: { key: "handshakeSeconds", min: 1, max: 3600, isSize: false },
   stall_seconds: { key: "stallSeconds", min: 1, max: 3600, isSize: false },
+  request_seconds: { key: "requestSeconds", min: 1, max: 86_400, isSize: false },
 };
 
 /** The names that {@linkcode parseLimit} takes. */

@@ -2,7 +2,7 @@
  * Long READs whose data the volume puts straight into memory that is then sent: lent buffers, each with room for a header in
  * front of its data. No promise, and no copy between device and socket.
  *
- * Invariants: each READ is counted as an operation under way until its reply is queued or it goes on as another one; its
+ * Invariants: each READ is counted as an operation under way until the volume has ended it or it goes on as another one; its
  * buffers are its own until then, and the output's afterwards; the pieces of a reply are queued one behind the other.
  *
  * @module
@@ -11,11 +11,11 @@
 import { lentBufferBytes, type ReadEnd, type Volume } from "../cache/volume.ts";
 import { assert } from "../errors.ts";
 import { kib } from "../units.ts";
-import { chunkDone, dataChunkHeaderBytesMax, payloadAdvertisedBytesMax } from "./constants.ts";
+import { chunkDone, dataChunkHeaderBytesMax, payloadAdvertisedBytesMax, wireError } from "./constants.ts";
 import type { Lender } from "./lender.ts";
-import type { Operations, TransmissionContext } from "./operations.ts";
+import type { Operations, Timed, TransmissionContext } from "./operations.ts";
 import type { OutputBuffer } from "./output_buffer.ts";
-import { dataHeaderBytesOf, putDataHeader, type ReplyForm } from "./replies.ts";
+import { dataHeaderBytesOf, errorReply, putDataHeader, type ReplyForm } from "./replies.ts";
 import type { ReadOtherwise } from "./soon_reads.ts";
 
 /** READs from this length on are worth buffers of their own. */
@@ -30,6 +30,9 @@ const pieceBytes = lentBufferBytes - dataStart;
 assert(dataStart >= dataChunkHeaderBytesMax, "the header fits in front of the data");
 assert(longReadBytesMax <= payloadAdvertisedBytesMax, "a reply is one chunk");
 
+/** The start of a READ that was given up, or of none. */
+const answered = Infinity;
+
 /** One READ. Ended ones are kept for the next. */
 class LongRead {
   cookieHigh = 0;
@@ -38,7 +41,7 @@ class LongRead {
   /** A number of its own, as offsets beyond 2^31 would be a new object in a plain field. */
   readonly offset = new Float64Array(1);
   length = 0;
-  readonly startedMs = new Float64Array(1);
+  readonly startedMs = new Float64Array(1).fill(answered);
   /** Pieces under way. */
   pending = 0;
   failed = false;
@@ -46,7 +49,7 @@ class LongRead {
 }
 
 /** The long READs of one connection. */
-export class LongReads implements ReadEnd {
+export class LongReads implements ReadEnd, Timed {
   readonly #volume: Volume;
   readonly #out: OutputBuffer;
   readonly #form: ReplyForm;
@@ -74,6 +77,7 @@ export class LongReads implements ReadEnd {
     this.#operations = operations;
     this.#lender = context.lender;
     this.#otherwise = otherwise;
+    operations.alsoWatch(this);
   }
 
   // The hot path starts here.
@@ -95,13 +99,14 @@ export class LongReads implements ReadEnd {
     read.cookieLow = cookieLow;
     read.flags = flags;
     read.offset[0] = offset;
-    const { observer, clock } = this.#context;
-    if (observer !== null) read.startedMs[0] = clock.monotonicMs();
+    const startedMs = this.#context.clock.monotonicMs();
     if (read.pending === 0) {
-      this.#reply(read);
+      this.#reply(read, startedMs);
       this.#free.push(place);
       return true;
     }
+    read.startedMs[0] = startedMs;
+    this.#operations.watch();
     this.#operations.inFlight++;
     this.#operations.heldBytes += length;
     return true;
@@ -141,16 +146,19 @@ export class LongReads implements ReadEnd {
     if (--read.pending > 0) return;
     this.#operations.inFlight--;
     this.#operations.heldBytes -= read.length;
-    if (this.#operations.dropped) this.#return(read);
+    const startedMs = read.startedMs[0]!;
+    read.startedMs[0] = answered;
+    if (startedMs === answered) this.#operations.overdue--;
+    if (startedMs === answered || this.#operations.dropped) this.#return(read);
     else if (read.failed) {
       this.#return(read);
-      this.#otherwise(read.cookieHigh, read.cookieLow, read.flags, read.offset[0]!, read.length);
-    } else this.#reply(read);
+      this.#otherwise(read.cookieHigh, read.cookieLow, read.flags, read.offset[0]!, read.length, startedMs);
+    } else this.#reply(read, startedMs);
     this.#free.push(place);
     this.#context.onCompletion();
   }
 
-  #reply(read: LongRead): void {
+  #reply(read: LongRead, startedMs: number): void {
     const { buffers, cookieHigh, cookieLow, length } = read;
     const offset = read.offset[0]!;
     const first = buffers[0]!;
@@ -166,7 +174,7 @@ export class LongReads implements ReadEnd {
     const { statistics, observer, clock } = this.#context;
     statistics.read++;
     statistics.bytesRead += length;
-    if (observer !== null) observer.answered("read", (clock.monotonicMs() - read.startedMs[0]!) * 1000, 1);
+    if (observer !== null) observer.answered("read", (clock.monotonicMs() - startedMs) * 1000, 1);
   }
 
   #return(read: LongRead): void {
@@ -174,4 +182,19 @@ export class LongReads implements ReadEnd {
     read.buffers.length = 0;
   }
   // The hot path ends here.
+
+  /** See {@linkcode Timed}. */
+  get oldestMs(): number {
+    return Math.min(...this.#reads.map(({ startedMs }) => startedMs[0]!));
+  }
+
+  /** See {@linkcode Timed}. */
+  giveUpOld(lastMs: number): number {
+    const old = this.#reads.filter(({ startedMs }) => startedMs[0]! <= lastMs);
+    for (const { startedMs, cookieHigh, cookieLow, offset } of old) {
+      startedMs[0] = answered;
+      errorReply(this.#out, this.#form, cookieHigh, cookieLow, offset[0]!, wireError.EIO);
+    }
+    return old.length;
+  }
 }

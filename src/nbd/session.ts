@@ -104,9 +104,9 @@ export class Session {
     return this.#dropped || (this.#ending && this.isQuiet);
   }
 
-  /** True when no request is under way and no reply waits to be sent. */
+  /** True when no request is unanswered and no reply waits to be sent. */
   get isQuiet(): boolean {
-    return this.requestsInFlight === 0 && this.#output.queuedBytes === 0;
+    return (this.#transmission?.unanswered ?? 0) === 0 && this.#output.queuedBytes === 0;
   }
 
   /** Requests that wait for the volume. */
@@ -191,6 +191,11 @@ export class Session {
     this.#transmission?.drop();
     this.#output.clear();
     this.#settle();
+  }
+
+  /** The connection is closed: nothing is answered any more. */
+  closed(): void {
+    this.#transmission?.drop();
   }
 
   /** Tells the budget what is held; and nothing any more, once nothing more will be. */

@@ -2,17 +2,17 @@
  * READs that end in a call instead of a promise: what is to be known of each has a place in arrays, so that nothing is
  * allocated for one.
  *
- * Invariant: each is counted as an operation under way until its reply is queued or it goes on as another one.
+ * Invariants: each is counted as an operation under way until the volume has ended it or it goes on as another one; one that
+ * was given up keeps its place until then.
  *
  * @module
  */
 
 import type { ReadEnd, Volume } from "../cache/volume.ts";
-import { assert } from "../errors.ts";
-import { chunkDone } from "./constants.ts";
-import type { Operations, TransmissionContext } from "./operations.ts";
+import { chunkDone, wireError } from "./constants.ts";
+import type { Operations, Timed, TransmissionContext } from "./operations.ts";
 import type { OutputBuffer } from "./output_buffer.ts";
-import { dataHeaderBytesOf, putDataHeader, type ReplyForm } from "./replies.ts";
+import { dataHeaderBytesOf, errorReply, putDataHeader, type ReplyForm } from "./replies.ts";
 
 /** Goes on with a READ that could not be had by a call. */
 export type ReadOtherwise = (
@@ -21,10 +21,14 @@ export type ReadOtherwise = (
   flags: number,
   offset: number,
   length: number,
+  startedMs: number,
 ) => void;
 
+/** The start of a READ that was given up, or of none. */
+const answered = Infinity;
+
 /** The READs of one connection. */
-export class SoonReads implements ReadEnd {
+export class SoonReads implements ReadEnd, Timed {
   readonly #volume: Volume;
   readonly #out: OutputBuffer;
   readonly #form: ReplyForm;
@@ -60,9 +64,10 @@ export class SoonReads implements ReadEnd {
     this.#flags = new Uint16Array(places);
     this.#offset = new Float64Array(places);
     this.#length = new Int32Array(places);
-    this.#startedMs = new Float64Array(places);
+    this.#startedMs = new Float64Array(places).fill(answered);
     this.#free = Uint16Array.from({ length: places }, (_, place) => place);
     this.#freeCount = places;
+    operations.alsoWatch(this);
   }
 
   // The hot path starts here.
@@ -70,8 +75,8 @@ export class SoonReads implements ReadEnd {
   /** Starts a READ, whose reply fits the output's fill buffer; false when it must be done another way. */
   start(cookieHigh: number, cookieLow: number, flags: number, offset: number, length: number): boolean {
     const volume = this.#volume;
-    if (volume.readSoon === undefined) return false;
-    assert(this.#freeCount > 0, "no more READs than requests are under way");
+    // Without a place so many were given up that did not end.
+    if (volume.readSoon === undefined || this.#freeCount === 0) return false;
     const place = this.#free[this.#freeCount - 1]!;
     if (!volume.readSoon(offset, length, this, place)) return false;
     this.#freeCount--;
@@ -80,8 +85,8 @@ export class SoonReads implements ReadEnd {
     this.#flags[place] = flags;
     this.#offset[place] = offset;
     this.#length[place] = length;
-    const { observer, clock } = this.#context;
-    if (observer !== null) this.#startedMs[place] = clock.monotonicMs();
+    this.#startedMs[place] = this.#context.clock.monotonicMs();
+    this.#operations.watch();
     this.#operations.inFlight++;
     this.#operations.heldBytes += length;
     return true;
@@ -93,12 +98,15 @@ export class SoonReads implements ReadEnd {
     this.#free[this.#freeCount++] = place;
     this.#operations.inFlight--;
     this.#operations.heldBytes -= length;
-    if (from < 0) this.#readOtherwise(place);
-    else if (!this.#operations.dropped) this.#reply(place, memory, from, length);
+    const startedMs = this.#startedMs[place]!;
+    this.#startedMs[place] = answered;
+    if (startedMs === answered) this.#operations.overdue--;
+    else if (from < 0) this.#readOtherwise(place, startedMs);
+    else if (!this.#operations.dropped) this.#reply(place, memory, from, length, startedMs);
     this.#context.onCompletion();
   }
 
-  #reply(place: number, memory: Uint8Array, from: number, length: number): void {
+  #reply(place: number, memory: Uint8Array, from: number, length: number, startedMs: number): void {
     const out = this.#out;
     const form = this.#form;
     const headerBytes = dataHeaderBytesOf(form);
@@ -111,14 +119,31 @@ export class SoonReads implements ReadEnd {
     const { statistics, observer, clock } = this.#context;
     statistics.read++;
     statistics.bytesRead += length;
-    if (observer === null) return;
-    observer.answered("read", (clock.monotonicMs() - this.#startedMs[place]!) * 1000, 1);
+    if (observer !== null) observer.answered("read", (clock.monotonicMs() - startedMs) * 1000, 1);
   }
   // The hot path ends here.
 
-  #readOtherwise(place: number): void {
+  /** See {@linkcode Timed}. */
+  get oldestMs(): number {
+    return this.#startedMs.reduce((oldest, each) => Math.min(oldest, each), Infinity);
+  }
+
+  /** See {@linkcode Timed}. */
+  giveUpOld(lastMs: number): number {
+    let count = 0;
+    this.#startedMs.forEach((startedMs, place) => {
+      if (startedMs > lastMs) return;
+      this.#startedMs[place] = answered;
+      const [high, low] = [this.#cookieHigh[place]!, this.#cookieLow[place]!];
+      errorReply(this.#out, this.#form, high, low, this.#offset[place]!, wireError.EIO);
+      count++;
+    });
+    return count;
+  }
+
+  #readOtherwise(place: number, startedMs: number): void {
     const [high, low] = [this.#cookieHigh[place]!, this.#cookieLow[place]!];
-    this.#otherwise(high, low, this.#flags[place]!, this.#offset[place]!, this.#length[place]!);
+    this.#otherwise(high, low, this.#flags[place]!, this.#offset[place]!, this.#length[place]!, startedMs);
   }
 }
 

@@ -110,8 +110,8 @@ export class Transmission {
     this.#statistics = context.statistics;
     this.#operations = new Operations(out, form, context);
     this.#status = new StatusRequests(agreement, out, this.#operations, this.#check);
-    const otherwise: ReadOtherwise = (high, low, flags, offset, length) =>
-      this.#readLater(high, low, flags, offset, length, false);
+    const otherwise: ReadOtherwise = (high, low, flags, offset, length, startedMs) =>
+      this.#readLater(high, low, flags, offset, length, false, startedMs);
     this.#soonReads = new SoonReads(this.#volume, out, form, context, this.#operations, otherwise);
     this.#longReads = new LongReads(this.#volume, out, form, context, this.#operations, otherwise);
   }
@@ -119,6 +119,11 @@ export class Transmission {
   /** Operations under way. */
   get inFlight(): number {
     return this.#operations.inFlight;
+  }
+
+  /** Those of them that are unanswered. */
+  get unanswered(): number {
+    return this.#operations.unanswered;
   }
 
   /** From now on every new request is answered ESHUTDOWN. */
@@ -129,6 +134,7 @@ export class Transmission {
   /** The connection is gone: operations under way finish, but nothing is queued any more. */
   drop(): void {
     this.#operations.dropped = true;
+    this.#operations.stopWatching();
   }
 
   /** Executes every whole request in `input`, until one is incomplete, has to wait, or ends the connection. */
@@ -201,8 +207,11 @@ export class Transmission {
 
   #admits(bytes: number): boolean {
     const { limits } = this.#context;
+    if (this.#operations.overdue >= limits.requests) {
+      return this.#end(`${limits.requests} requests that the volume does not end`);
+    }
     const held = this.heldBytes;
-    const admitted = this.#operations.inFlight < limits.requests &&
+    const admitted = this.#operations.unanswered < limits.requests &&
       (held === 0 || held + bytes <= limits.connectionBytes) && this.#share.admits(held, bytes);
     this.blocked = !admitted;
     return admitted;
@@ -335,6 +344,7 @@ export class Transmission {
     offset: number,
     length: number,
     maybeNow: boolean,
+    startedMs?: number,
   ): void {
     const volume = this.#volume;
     const form = this.#form;
@@ -353,7 +363,7 @@ export class Transmission {
         for (const { reply } of pieces) this.#out.push(reply);
       };
     };
-    this.#operations.start("read", cookieHigh, cookieLow, offset, length, work);
+    this.#operations.start("read", cookieHigh, cookieLow, offset, length, work, startedMs);
   }
 
   #writeLater(

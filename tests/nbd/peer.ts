@@ -6,7 +6,7 @@
  */
 
 import type { Volume } from "../../src/cache/volume.ts";
-import { systemClock } from "../../src/clock.ts";
+import { type Clock, systemClock } from "../../src/clock.ts";
 import { Budget } from "../../src/nbd/budget.ts";
 import { completeLimits, type Limits } from "../../src/nbd/limits.ts";
 import type { TlsMode } from "../../src/nbd/negotiation.ts";
@@ -43,7 +43,11 @@ export interface PeerOptions {
   limits?: Partial<Limits>;
   budget?: Budget;
   tls?: TlsMode;
+  /** Time; by default one in which nothing ever becomes due. */
+  clock?: Clock;
 }
+
+const idleClock: Clock = { ...systemClock, after: () => () => {} };
 
 export class Peer {
   readonly session: Session;
@@ -70,7 +74,7 @@ export class Peer {
       exports: new ExportTable(options.exports ?? [{ name: "", description: "", readOnly, volume }]),
       statistics: this.statistics,
       observer: options.observer,
-      clock: systemClock,
+      clock: options.clock ?? idleClock,
       warn: (message) => this.warnings.push(message),
       onOutput: () => this.#progress(),
       borrows: options.borrows,
