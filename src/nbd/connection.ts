@@ -39,6 +39,11 @@ export class Connection {
     await this.#finished;
   }
 
+  /** True until the client has chosen an export, or is to go. */
+  get isHandshaking(): boolean {
+    return this.#session.isHandshaking && !this.#session.isEnding;
+  }
+
   /** Lets requests under way finish, refuses new ones, then disconnects. `drop` may cut it short. */
   shutdown(): void {
     this.#deadlines.shutdown();

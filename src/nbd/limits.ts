@@ -10,7 +10,7 @@ import { payloadAcceptedBytesMax } from "./constants.ts";
 
 /** The bounds of one server. A client that reaches one waits, or loses its connection; others do not notice. */
 export interface Limits {
-  /** Connections at once: 1 to 65536, by default 256. More are closed as they come. */
+  /** Connections at once: 1 to 65536, by default 256. For more the one goes that has been without an export for longest; else they are closed. */
   connections: number;
   /** Requests of one connection that wait for the volume: 1 to 4096, by default 128. Then its socket is not read. */
   requests: number;

@@ -74,6 +74,8 @@ export class Negotiation {
   readonly #out: OutputBuffer;
   #flagsSeen = false;
   #noZeroes = false;
+  /** The client speaks the fixed newstyle; without it there is no TLS. */
+  #fixed = false;
   #form: ReplyForm = replyForm.simple;
   /** The last selection of contexts, which counts for one export only. */
   #selected: { served: Export; contexts: readonly MetaContext[] } | null = null;
@@ -120,6 +122,7 @@ export class Negotiation {
     if ((flags & ~(clientFlag.fixedNewstyle | clientFlag.noZeroes)) !== 0) {
       this.ending = `unknown client flags 0x${flags.toString(16)}`;
     }
+    this.#fixed = (flags & clientFlag.fixedNewstyle) !== 0;
     this.#noZeroes = (flags & clientFlag.noZeroes) !== 0;
     return true;
   }
@@ -221,6 +224,7 @@ export class Negotiation {
   #startTls(): void {
     const code = option.startTls;
     if (this.#tls === "off") return this.#reply(code, optionReply.policy, "TLS is not offered here");
+    if (!this.#fixed) return this.#reply(code, optionReply.policy, "TLS needs the fixed newstyle handshake");
     if (this.#secure) return this.#reply(code, optionReply.invalid, "TLS is on already");
     this.tlsReply = encodeOptionReply(code, optionReply.ack);
   }

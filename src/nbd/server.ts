@@ -217,6 +217,8 @@ class NbdServer implements Server {
   readonly #accepting: Promise<void>[];
   readonly #pauses = new Set<() => void>();
   #refusing = false;
+  /** Connections that were dropped to make room, and are not quite gone. */
+  readonly #leaving = new Set<Connection | EventDriver>();
   #closing: Promise<void> | null = null;
 
   constructor(
@@ -276,14 +278,15 @@ class NbdServer implements Server {
   }
 
   #welcome(socket: IoConnection): void {
-    const full = this.#connections.size >= this.#limits.connections;
+    const full = this.#connections.size - this.#leaving.size >= this.#limits.connections;
     if (full && !this.#refusing) {
       this.#warn(
-        `refusing clients: ${this.#limits.connections} connections are open, and no more are allowed; those go on`,
+        `refusing clients: ${this.#limits.connections} connections are open, and no more are allowed; those that have chosen ` +
+          `an export go on`,
       );
     }
     this.#refusing = full;
-    if (full || this.#closing !== null) return socket.close();
+    if (this.#closing !== null || (full && !this.#makeRoom())) return socket.close();
     const options = {
       exports: this.#exports,
       statistics: this.statistics,
@@ -297,8 +300,25 @@ class NbdServer implements Server {
     const connection = tellsByEvents(socket)
       ? new EventDriver(socket, options)
       : new Connection(socket, options);
-    const served = connection.run().finally(() => this.#connections.delete(connection));
+    const served = connection.run().finally(() => {
+      this.#connections.delete(connection);
+      this.#leaving.delete(connection);
+    });
     this.#connections.set(connection, served);
+  }
+
+  /**
+   * Drops the connection that has been without an export for longest, so that whoever only connects cannot keep others out; false
+   * when all have one.
+   */
+  #makeRoom(): boolean {
+    for (const connection of this.#connections.keys()) {
+      if (!connection.isHandshaking) continue;
+      this.#leaving.add(connection);
+      connection.drop();
+      return true;
+    }
+    return false;
   }
 
   async #close(): Promise<void> {

@@ -81,3 +81,14 @@ Deno.test("STARTTLS: with on clients may do without it", async () => {
   const peer = greeted("on");
   assertEquals((await peer.option(Opt.GO, infoData())).at(-1), Rep.ACK);
 });
+
+Deno.test("STARTTLS: is refused to clients that do not speak the fixed newstyle", async () => {
+  for (const mode of ["on", "require"] as const) {
+    const peer = new Peer(new MemoryVolume(1 << 20), { tls: mode });
+    peer.feed(new Uint8Array(4));
+    peer.drain();
+    peer.take(18);
+    assertEquals(await peer.option(Opt.STARTTLS), [Rep.ERR_POLICY]);
+    assertEquals(peer.session.tlsReply, null);
+  }
+});

@@ -1,8 +1,11 @@
 /** Hostile clients: they cost themselves their connection and nobody else anything. `deno task fuzz` does it for longer. */
 
 import fc from "fast-check";
-import { systemClock } from "../../../src/clock.ts";
+import type { Io } from "../../../src/io/io.ts";
+import { portableIo } from "../../../src/io/portable.ts";
+import { ringIo } from "../../../src/io/ring/mod.ts";
 import { serve } from "../../../src/nbd/mod.ts";
+import { skipRingTests, untilRingCloses } from "../../io/ring.ts";
 import { Client, RawClient } from "../client.ts";
 import { MemoryVolume } from "../memory_volume.ts";
 import { Peer } from "../peer.ts";
@@ -11,13 +14,11 @@ import {
   clientFlags,
   Cmd,
   contextData,
-  Errno,
   Flag,
   infoData,
   Opt,
   optionBytes,
   pack,
-  Rep,
   requestBytes,
 } from "../wire.ts";
 import { fuzzCodec } from "./codec.ts";
@@ -25,6 +26,18 @@ import { fuzzLive, leftOpen, openDescriptors, runtimeDescriptors } from "./live.
 import { assert, assertEquals, assertGreater, assertLess } from "../../assert.ts";
 
 const mib = 1 << 20;
+
+/** Registers a test for each backend; its name ends with an open bracket. */
+function testOnBoth(name: string, body: (io: Io) => Promise<void>): void {
+  for (const io of [portableIo, ringIo]) {
+    const ignore = io === ringIo && skipRingTests;
+    Deno.test({
+      name: `${name} ${io.name})`.replace("( ", "("),
+      ignore,
+      fn: untilRingCloses(() => body(io)),
+    });
+  }
+}
 
 Deno.test("Session: hostile sessions never break it, and always come to an end", async () => {
   const report = await fuzzCodec(1, 10_000);
@@ -98,12 +111,12 @@ for (const extended of [false, true]) {
     }
   });
 
-  Deno.test(`serve: a disconnect at every byte costs nobody else anything (${form})`, async () => {
+  testOnBoth(`serve: a disconnect at every byte costs nobody else anything (${form}`, async (io) => {
     const { bytes, writes } = everyByte(extended);
     const before = openDescriptors();
     await using socket = await temporarySocket();
     const volume = new MemoryVolume(4096);
-    const server = await serve(volume, { listen: socket.uri, warn: () => {} });
+    const server = await serve(volume, { listen: socket.uri, io, warn: () => {} });
     const witness = await Client.connect(server.uris[0]!);
     for (let cut = 0; cut <= bytes.length; cut++) {
       const { conn } = await RawClient.connect(server.uris[0]!);
@@ -125,47 +138,14 @@ for (const extended of [false, true]) {
   });
 }
 
-Deno.test("serve: hostile connections by the hundred leave a working server, its memory and its descriptors", async () => {
-  await fuzzLive(7_000_000, 50);
-  const report = await fuzzLive(1, 600);
-  assertEquals(report.connections, 600);
-  assertGreater(report.victimRequests, 0);
-  assert(leftOpen(report) <= runtimeDescriptors, `descriptors ${report.descriptors}`);
-  assertLess(report.rssMib[1] - report.rssMib[0], 600);
-});
-
-Deno.test("serve: FAST_ZERO that was not advertised is EINVAL for one client, and the server lives on", async () => {
-  // nbdkit 1.32 ends for all clients on such a request.
-  await using socket = await temporarySocket();
-  const volume = new MemoryVolume(mib, { readOnly: true });
-  await using server = await serve(volume, { listen: socket.uri, warn: () => {} });
-  const client = await Client.connect(server.uris[0]!, { structured: true });
-  assertEquals(client.flags & 0x800, 0, "a read-only export does not advertise FAST_ZERO");
-  const request = { type: Cmd.WRITE_ZEROES, flags: Flag.FAST_ZERO, offset: 0, length: 4096 };
-  assertEquals((await client.request(request)).error, Errno.EPERM);
-  for (const type of [Cmd.READ, Cmd.WRITE, Cmd.TRIM, Cmd.FLUSH, Cmd.CACHE, Cmd.BLOCK_STATUS]) {
-    const payload = type === Cmd.WRITE
-      ? { payload: new Uint8Array(512) }
-      : { length: type === Cmd.FLUSH ? 0 : 512 };
-    assertEquals((await client.request({ type, flags: Flag.FAST_ZERO, ...payload })).error, Errno.EINVAL);
-  }
-  assertEquals((await client.read(0, 512)).length, 512);
-  await client.disconnect();
-});
-
-Deno.test("serve: an INFO of three bytes is answered at once, and the handshake goes on", async () => {
-  // nbd-server 3.24 waits for ever for the rest of such an option.
-  await using socket = await temporarySocket();
-  await using server = await serve(new MemoryVolume(mib), {
-    listen: socket.uri,
-    warn: () => {},
-    clock: systemClock,
-  });
-  const raw = await RawClient.connect(server.uris[0]!);
-  await raw.greet();
-  for (const code of [Opt.INFO, Opt.GO]) {
-    assertEquals((await raw.option(code, new Uint8Array(3))).map(({ type }) => type), [Rep.ERR_INVALID]);
-  }
-  assertEquals((await raw.option(Opt.GO, infoData())).at(-1)!.type, Rep.ACK);
-  raw.close();
-});
+testOnBoth(
+  "serve: hostile connections by the hundred leave a working server, its memory and its descriptors (",
+  async (io) => {
+    await fuzzLive(7_000_000, 50, undefined, io);
+    const report = await fuzzLive(1, 600, undefined, io);
+    assertEquals(report.connections, 600);
+    assertGreater(report.victimRequests, 0);
+    assert(leftOpen(report) <= runtimeDescriptors, `descriptors ${report.descriptors}`);
+    assertLess(report.rssMib[1] - report.rssMib[0], 600);
+  },
+);
