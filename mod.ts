@@ -39,6 +39,7 @@ export type { AttachOptions, AttachReport, Mirror, MirrorStatus } from "./src/ca
 export type { LegOptions } from "./src/cache/legs.ts";
 export type { LegStatus } from "./src/device/mirror.ts";
 export type { CacheState, CacheStatus } from "./src/cache/status.ts";
+export type { CacheWear } from "./src/cache/wear.ts";
 export type { LatencySummary } from "./src/latency.ts";
 export { formatCache, type FormatOptions, type FormatReport } from "./src/cache/format.ts";
 export { type CacheOptions, openCache, type RecoveryReport } from "./src/cache/open.ts";

@@ -15,6 +15,7 @@ export interface Earlier {
 }
 
 const barColumns = 20;
+const secondsPerYear = 365 * 86_400;
 const requestKinds = ["read", "write", "flush", "trim", "zero"] as const;
 
 type Paint = (colour: "green" | "yellow" | "red" | "bold" | "dim", text: string) => string;
@@ -76,6 +77,7 @@ export function statusLines(
       ["dirty", dirtyText(status)],
       ["write-back", writebackText(status)],
       ["reads", hitText(status)],
+      ["wear", wearText(status)],
       ["i/o", `${status.io}, ${status.ioReason}`],
       ["settings", settingsText(status)],
     ], paint),
@@ -133,6 +135,20 @@ function writebackText({ writeback, bytes, cache }: ServerStatus): string {
     ? ""
     : `, ${Number(writeback.blocksPerRequest.toFixed(1))} blocks a request`;
   return `${writeback.mode}: ${work}; ${formatSize(bytes.writeback)} so far${merged}`;
+}
+
+function wearText({ wear }: ServerStatus): string {
+  const { writtenBytes, writeRequests, amplification, ratedBytes, lifeSeconds } = wear;
+  const parts = [`${formatSize(writtenBytes)} to the cache device in ${formatCount(writeRequests)} requests`];
+  if (amplification !== null) {
+    parts.push(`${Number(amplification.toFixed(2))} bytes for each that clients wrote`);
+  }
+  if (ratedBytes !== null && lifeSeconds !== null) {
+    const years = lifeSeconds / secondsPerYear;
+    const life = years >= 1 ? `${formatCount(years)} years` : `${formatCount(years * 365)} days`;
+    parts.push(`${formatSize(ratedBytes)} would last ${life} at this rate`);
+  }
+  return parts.join(", ");
 }
 
 function hitText({ blocks: { readHit, readMiss } }: ServerStatus): string {

@@ -34,7 +34,7 @@ export function serverStatus(
   engine: EngineStatus,
   { io, ioReason }: { io: "ring" | "portable"; ioReason: string },
 ): ServerStatus {
-  const { version, uuid, state, uptimeSeconds, backing, cache, mirror, blocks, log, writeback, bytes } =
+  const { version, uuid, state, uptimeSeconds, backing, cache, mirror, blocks, log, wear, writeback, bytes } =
     engine.cache;
   const { read, write, flush, trim, zero, error, bytesRead, bytesWritten } = engine.requests;
   const { latencies } = engine;
@@ -55,6 +55,7 @@ export function serverStatus(
     bytes: { ...bytes, read: bytesRead, written: bytesWritten },
     blocks,
     log,
+    wear,
     writeback,
     latencyMicros: {
       read: latencySummary(latencies.read),

@@ -46,6 +46,13 @@ const healthy: ServerStatus = {
     kept: 0,
     prefetched: 0,
   },
+  wear: {
+    writtenBytes: 6 * gib,
+    writeRequests: 5100,
+    amplification: 1.2,
+    ratedBytes: 600 * 1024 * gib,
+    lifeSeconds: 365 * 86_400 * 12,
+  },
   log: { records: 5000, writes: 5000, syncs: 100, flushesPerSync: 2.125 },
   writeback: {
     mode: "auto",
