@@ -51,7 +51,12 @@ export {
   type InspectReport,
 } from "./src/cache/inspect.ts";
 export type { InspectedSegment } from "./src/cache/inspect_segments.ts";
-export { recoverCache, type RecoverOptions, type RecoverReport } from "./src/cache/recover.ts";
+export {
+  recoverCache,
+  type RecoverOptions,
+  type RecoverPhase,
+  type RecoverReport,
+} from "./src/cache/recover.ts";
 export {
   checkDmWriteboost,
   type DmWriteboostOptions,
