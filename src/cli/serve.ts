@@ -236,8 +236,7 @@ async function runServe(options: Options, caller: Output): Promise<number> {
       const detached = engine === undefined ? never : startControl(control, engine, log);
       const removePidFile = pidFile === undefined ? () => {} : writePidFile(pidFile);
       try {
-        const { io, ioReason } = engine ??
-          { io: "portable", ioReason: "it serves several exports in one process" };
+        const { io, ioReason } = host;
         log.tell("info", `I/O backend: ${io} (${ioReason})`);
         if (!plan.standardStreams) {
           for (const uri of host.uris) output.line(`listening on ${uri}`);

@@ -2,7 +2,7 @@
  * What the main thread and the engine's Worker say to each other. Plain data only.
  *
  * ```text
- *   main → worker   start, status, map, tune, drain, detach, stop (each with a number; then an eventfd is written, which wakes it up)
+ *   main → worker   start, startMany, status, map, tune, drain, detach, stop (each with a number; then an eventfd is written, which wakes it up)
  *   worker → main   awake, warning, progress, answer, failure, ended
  * ```
  *
@@ -52,6 +52,41 @@ export interface HostOptions {
   tls?: ServeOptions["tls"];
 }
 
+/** One of several exports. */
+export interface ExportOptions {
+  /** The export's name. */
+  name: string;
+  /** A line for people about it. */
+  description: string;
+  /** The path of the cache device. */
+  cache: string;
+  /** The path or URI of the backing device. */
+  backing: string;
+  readOnly: boolean;
+  acceptDamage: boolean;
+  acceptUnreadable: boolean;
+  acceptChangedBacking: boolean;
+  tunables: Partial<Tunables>;
+}
+
+/** What is to be served when it is several caches, and how. */
+export interface ManyOptions {
+  exports: ExportOptions[];
+  /** As in {@linkcode HostOptions}, as are the others. */
+  listen: string[];
+  sockets?: number[];
+  standardStreams?: boolean;
+  limits?: Partial<Limits>;
+  tls?: ServeOptions["tls"];
+}
+
+/** What several started engines tell of themselves. */
+export interface ManyStarted {
+  /** Of each export, in their order. */
+  recoveries: RecoveryReport[];
+  uris: string[];
+}
+
 /** What a started engine tells of itself. */
 export interface Started {
   recovery: RecoveryReport;
@@ -62,6 +97,7 @@ export interface Started {
 /** A request, without its number. */
 export type Request =
   | { ask: "start"; options: HostOptions }
+  | { ask: "startMany"; options: ManyOptions }
   | { ask: "status" }
   | { ask: "map" }
   | { ask: "tune"; settings: Partial<Tunables> }
@@ -72,6 +108,7 @@ export type Request =
 /** What each request is answered with. */
 export interface Answers {
   start: Started;
+  startMany: ManyStarted;
   status: EngineStatus;
   map: CacheMap;
   tune: Tunables;
