@@ -28,7 +28,15 @@ const prefetchBytes = mib;
 
 type Parts = Pick<
   Core,
-  "kernels" | "versions" | "segments" | "locks" | "tunables" | "statistics" | "bypassed" | "backing"
+  | "kernels"
+  | "versions"
+  | "segments"
+  | "locks"
+  | "tunables"
+  | "statistics"
+  | "bypassed"
+  | "backing"
+  | "history"
 >;
 
 /** Puts clean copies. */
@@ -84,7 +92,8 @@ export class CleanCopies {
   /** Whether blocks that a client's read misses are to be kept: not those of a long run. */
   wants(offset: number, length: number): boolean {
     const limit = this.#core.tunables.readCacheThreshold;
-    return limit > 0 && this.#writer !== undefined &&
+    // While history is held the log gives nothing back, so it is for writes.
+    return limit > 0 && this.#writer !== undefined && !this.#core.history.held &&
       this.#streams.note(offset, length) <= limit * blockBytes;
   }
 
@@ -154,7 +163,7 @@ export class CleanCopies {
   /** Reads from the backing what the log lacks of [offset, offset + length), neighbours together, and keeps it. */
   async prefetch(offset: number, length: number): Promise<void> {
     const { tunables, backing } = this.#core;
-    if (tunables.readCacheThreshold === 0 || !this.#writer) return;
+    if (tunables.readCacheThreshold === 0 || !this.#writer || this.#core.history.held) return;
     const end = Math.min(
       Math.ceil((offset + length) / blockBytes),
       Math.ceil(backing.sizeBytes / blockBytes),

@@ -14,6 +14,7 @@ import { version } from "../version.ts";
 import type { Core } from "./core.ts";
 import type { MirrorStatus } from "./mirror.ts";
 import type { Room } from "./room.ts";
+import type { HistoryHold, HistoryStatus } from "./history_hold.ts";
 import type { Tail } from "./tail.ts";
 import { type CacheWear, makeWear } from "./wear.ts";
 import type { WriteBack } from "./writeback.ts";
@@ -129,6 +130,8 @@ export interface CacheStatus {
     /** For how long it has failed; null when all went well since. */
     failingSeconds: number | null;
   };
+  /** How far back the past can be looked at; see `holdHistory`. */
+  history: HistoryStatus;
   /** How long calls took. */
   latencyMicros: {
     /** Flushes, until they were durable. */
@@ -141,7 +144,14 @@ export function makeStatus(
   core: Core,
   superblock: Superblock,
   engine:
-    | { writer: LogWriter; room: Room; tail: Tail; writeback: WriteBack; store: SuperblockStore }
+    | {
+      writer: LogWriter;
+      room: Room;
+      tail: Tail;
+      writeback: WriteBack;
+      store: SuperblockStore;
+      hold: HistoryHold;
+    }
     | undefined,
   facts: {
     uptimeMs: number;
@@ -244,6 +254,13 @@ export function makeStatus(
         : Math.ceil(dirtyBlocks * blockBytes / bytesPerSecond),
       lastError: lastError ?? null,
       failingSeconds: failingSinceMs === undefined ? null : Math.floor((nowMs - failingSinceMs) / 1000),
+    },
+    history: engine?.hold.status() ?? {
+      held: core.history.held,
+      oldestSequence: core.history.floor,
+      freeBytes: 0,
+      fullInSeconds: null,
+      views: 0,
     },
     latencyMicros: { flush: statistics.flushLatency.summary() },
   };

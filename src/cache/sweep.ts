@@ -186,6 +186,7 @@ export class Sweep {
       return;
     }
     this.#inFlight++;
+    this.#core.history.reached(batch.reach);
     backing.write(request.offset, request.bytes).then(() => {
       statistics.writebackRequests++;
       statistics.writebackBytes += request.bytes.length;

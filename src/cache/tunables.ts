@@ -52,6 +52,11 @@ export interface Tunables {
    * by default 30.
    */
   fullTimeout: number;
+  /**
+   * What happens when history is held and the log is full: `release` lets go of it, which is told as an error, and clients go
+   * on; `wait` keeps it, and writes wait for `fullTimeout` and then fail with EIO. By default `release`.
+   */
+  historyFull: "release" | "wait";
 }
 
 /** The settings of a cache that was not told otherwise. */
@@ -65,6 +70,7 @@ export const defaultTunables: Readonly<Tunables> = {
   readCacheThreshold: 0,
   flushInterval: 0,
   fullTimeout: 30,
+  historyFull: "release",
 };
 
 /** The largest batch: as much as one request to the backing may carry, 1 MiB. */
@@ -92,10 +98,14 @@ export function parseTunable(text: string): Partial<Tunables> {
     if (value === "auto" || value === "on" || value === "off") return { writeback: value };
     throw new UsageError(`Cannot set writeback to "${value}": expected auto, on or off`);
   }
+  if (key === "history_full") {
+    if (value === "release" || value === "wait") return { historyFull: value };
+    throw new UsageError(`Cannot set history_full to "${value}": expected release or wait`);
+  }
   const rule = Object.hasOwn(numeric, key) ? numeric[key] : undefined;
   if (!rule) {
     throw new UsageError(
-      `Cannot set "${key}": there is no such tunable; expected one of writeback, ${
+      `Cannot set "${key}": there is no such tunable; expected one of writeback, history_full, ${
         Object.keys(numeric).join(", ")
       }`,
     );
