@@ -57,6 +57,7 @@ export {
   type RecoverPhase,
   type RecoverReport,
 } from "./src/cache/recover.ts";
+export {
   type FlushPoint,
   type HistoryOptions,
   type HistoryReport,
@@ -65,7 +66,6 @@ export {
 export type { HistoryStatus } from "./src/cache/history_hold.ts";
 export type { CacheHistory, FrozenVolume } from "./src/cache/cache_history.ts";
 export { planRewind, rewindCache, type RewindOptions, type RewindReport } from "./src/cache/rewind.ts";
-export { recoverCache, type RecoverOptions, type RecoverReport } from "./src/cache/recover.ts";
 export {
   checkDmWriteboost,
   type DmWriteboostOptions,

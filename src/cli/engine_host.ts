@@ -5,6 +5,8 @@
  */
 
 import type { DrainReport } from "../cache/drain.ts";
+import type { HistoryReport } from "../cache/flush_points.ts";
+import type { HistoryStatus } from "../cache/history_hold.ts";
 import type { CacheMap } from "../cache/map.ts";
 import type { Tunables } from "../cache/tunables.ts";
 import { RefusedError } from "../errors.ts";
@@ -28,6 +30,8 @@ export interface EngineHost {
   map(): Promise<CacheMap>;
   tune(settings: Partial<Tunables>): Promise<Tunables>;
   drain(onProgress: OnProgress): Promise<DrainReport>;
+  history(limit: number): Promise<HistoryReport>;
+  hold(release: boolean): Promise<HistoryStatus>;
   detach(verify: boolean, onProgress: OnProgress): Promise<DrainReport>;
   /** Resolves when no client is connected; never where it cannot be told. */
   idle(): Promise<void>;
@@ -132,6 +136,8 @@ async function startRing(options: HostOptions, events: HostEvents, ioReason: str
     map: () => host.map(),
     tune: (settings) => host.tune(settings),
     drain: (onProgress) => host.drain(onProgress),
+    history: (limit) => host.history(limit),
+    hold: (release) => host.hold(release),
     detach: (verify, onProgress) => host.detach(verify, onProgress),
     idle: () => new Promise(() => {}),
     close: () => host.close(),
@@ -184,6 +190,8 @@ async function startPortable(
     // deno-lint-ignore require-await -- see above
     tune: async (settings) => served.tune(settings),
     drain: (onProgress) => served.drain(onProgress),
+    history: (limit) => served.history(limit),
+    hold: (release) => served.hold(release),
     detach: (verify, onProgress) => served.detach(verify, onProgress),
     idle: () => served.server.idle(),
     close: () => served.close(),

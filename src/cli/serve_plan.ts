@@ -64,6 +64,9 @@ export function servePlan(options: Options, listenStandard: string): ServePlan {
     );
   }
   const path = options.text("config");
+  if (path !== undefined && options.has("at")) {
+    throw new UsageError("Option --at is given besides --config: expected it with --cache and --backing.");
+  }
   const config = path === undefined ? planOf(options) : parseServeConfig(path, readConfig(path, options));
   const listen = options.list("listen");
   const limits = Object.assign({}, config.limits, ...options.list("limit").map(parseLimit));
@@ -100,6 +103,12 @@ function readConfig(path: string, options: Options): string {
 }
 
 function planOf(options: Options): ServeConfig {
+  const at = options.number("at");
+  if (at !== undefined && !options.flag("read-only")) {
+    throw new UsageError(
+      `Option --at ${at} is given without --read-only: expected both, as the past cannot be written to (see nbdboost rewind).`,
+    );
+  }
   const [cache, backing] = [options.text("cache"), options.text("backing")];
   if (cache === undefined || backing === undefined) {
     const missing = [cache ?? "--cache PATH", backing ?? "--backing TARGET"].filter((text) =>
@@ -122,6 +131,7 @@ function planOf(options: Options): ServeConfig {
       backing,
       description: "nbdboost",
       readOnly: options.flag("read-only"),
+      ...(at === undefined ? {} : { at }),
       acceptDamage: options.flag("accept-damage"),
       acceptUnreadable: options.flag("accept-unreadable"),
       acceptChangedBacking: options.flag("accept-changed-backing"),

@@ -4,6 +4,7 @@
  * @module
  */
 
+import type { HistoryStatus } from "../cache/history_hold.ts";
 import type { ServerStatus } from "../control/status.ts";
 import { blockBytes, formatCount, formatSeconds, formatSize } from "../units.ts";
 
@@ -76,6 +77,7 @@ export function statusLines(
       ["log", logText(status)],
       ["dirty", dirtyText(status)],
       ["write-back", writebackText(status)],
+      ...(status.history.held ? [["history", heldText(status.history)] as const] : []),
       ["reads", hitText(status)],
       ["wear", wearText(status)],
       ["i/o", `${status.io}, ${status.ioReason}`],
@@ -189,4 +191,13 @@ function requestLines(status: ServerStatus, earlier: Earlier | undefined, paint:
       rate("written")
     }; ${errors}`,
   ];
+}
+
+/** What is held, and for how long. */
+export function heldText(status: HistoryStatus): string {
+  const { oldestSequence, freeBytes, fullInSeconds } = status;
+  const lasts = fullInSeconds === null
+    ? ""
+    : `, full in about ${formatSeconds(fullInSeconds)} at the present rate`;
+  return `held from sequence ${oldestSequence} on; ${formatSize(freeBytes)} of log left${lasts}`;
 }

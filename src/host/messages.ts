@@ -2,7 +2,7 @@
  * What the main thread and the engine's Worker say to each other. Plain data only.
  *
  * ```text
- *   main → worker   start, startMany, status, map, tune, drain, detach, stop (each with a number; then an eventfd is written, which wakes it up)
+ *   main → worker   start, startMany, status, map, tune, drain, history, hold, detach, stop (each with a number; then an eventfd is written, which wakes it up)
  *   worker → main   awake, warning, progress, answer, failure, ended
  * ```
  *
@@ -11,6 +11,8 @@
 
 import type { DrainReport } from "../cache/drain.ts";
 import type { CacheMap } from "../cache/map.ts";
+import type { HistoryReport } from "../cache/flush_points.ts";
+import type { HistoryStatus } from "../cache/history_hold.ts";
 import type { RecoveryReport } from "../cache/open.ts";
 import type { Tunables } from "../cache/tunables.ts";
 import type { Limits } from "../nbd/limits.ts";
@@ -33,6 +35,8 @@ export interface HostOptions {
   /** The path of the backing device. */
   backing: string;
   readOnly?: boolean;
+  /** With `readOnly`: as of this flush point. */
+  at?: number;
   acceptDamage?: boolean;
   acceptUnreadable?: boolean;
   acceptChangedBacking?: boolean;
@@ -102,6 +106,8 @@ export type Request =
   | { ask: "map" }
   | { ask: "tune"; settings: Partial<Tunables> }
   | { ask: "drain" }
+  | { ask: "history"; limit: number }
+  | { ask: "hold"; release: boolean }
   | { ask: "detach"; verify: boolean }
   | { ask: "stop" };
 
@@ -113,6 +119,8 @@ export interface Answers {
   map: CacheMap;
   tune: Tunables;
   drain: DrainReport;
+  history: HistoryReport;
+  hold: HistoryStatus;
   detach: DrainReport;
   stop: undefined;
 }

@@ -94,6 +94,16 @@ export class RingHost implements Started, AsyncDisposable {
     return this.#line.ask({ ask: "drain" }, onProgress);
   }
 
+  /** See `ServedCache.history`. */
+  history(limit: number): Promise<Answers["history"]> {
+    return this.#line.ask({ ask: "history", limit });
+  }
+
+  /** See `ServedCache.hold`. */
+  hold(release: boolean): Promise<Answers["hold"]> {
+    return this.#line.ask({ ask: "hold", release });
+  }
+
   /** See `ServedCache.detach`. */
   detach(verify: boolean, onProgress: OnProgress): Promise<Answers["detach"]> {
     return this.#line.ask({ ask: "detach", verify }, onProgress);

@@ -63,7 +63,15 @@ const warn: Warn = (message, level) =>
 async function open(number: number, options: HostOptions | ExportOptions, warn: Warn): Promise<Cache> {
   return await openCache({
     ...await openPair(options),
-    ...pick(options, "readOnly", "acceptDamage", "acceptUnreadable", "acceptChangedBacking", "tunables"),
+    ...pick(
+      options,
+      "readOnly",
+      "at",
+      "acceptDamage",
+      "acceptUnreadable",
+      "acceptChangedBacking",
+      "tunables",
+    ),
     clock: reactor.clock,
     warn,
     onProgress: (done, total) => progressOf(number)(done, total, "recovering"),
@@ -113,6 +121,10 @@ async function perform(message: ToWorker): Promise<unknown> {
       return served!.tune(message.settings);
     case "drain":
       return await served!.drain(progressOf(number));
+    case "history":
+      return await served!.history(message.limit);
+    case "hold":
+      return await served!.hold(message.release);
     case "detach":
       return await served!.detach(message.verify, progressOf(number));
     case "stop":

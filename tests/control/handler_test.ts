@@ -274,7 +274,17 @@ Deno.test("ControlHandler: an engine that hangs is said to, and is no reason to 
   const clock = new FakeClock();
   const never = () => new Promise<never>(() => {});
   const target: ControlTarget = {
-    ...{ io: "ring", ioReason: "", status: never, map: never, tune: never, drain: never, detach: never },
+    ...{
+      io: "ring",
+      ioReason: "",
+      status: never,
+      map: never,
+      tune: never,
+      drain: never,
+      history: never,
+      hold: never,
+      detach: never,
+    },
   };
   const handler = new ControlHandler(target, clock);
   const asked = handler.handle(new Request("http://localhost/status", { headers: { host: "localhost" } }));
