@@ -130,7 +130,7 @@ export class Cache implements Volume {
     this.#reads = new Reads(core);
     this.history = new CacheHistory(
       core,
-      () => this.#present(),
+      () => this.#engine?.store,
       (action) => this.#counted(() => action(this.#writable())),
     );
     this.#lentBuffers = new LentBuffers(core.kernels);
@@ -298,13 +298,6 @@ export class Cache implements Volume {
   marks(kind: MarkKind, offset: number, length: number, limit: number): Promise<MarkedExtent[]> {
     checkRange(this.#core, offset, length);
     return Promise.resolve(eachMark(this.#core, kind, offset, length, limit));
-  }
-
-  /** Where the log begins now, and which of its records are durable. */
-  #present(): Superblock {
-    if (!this.#engine) return this.#superblock;
-    const { store, writer } = this.#engine;
-    return { ...store.current, clean: false, durableMark: writer.durableSequence, previous: undefined };
   }
 
   /** See `Volume.frozen`. */

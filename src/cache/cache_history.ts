@@ -4,7 +4,7 @@
  * @module
  */
 
-import { RefusedError } from "../errors.ts";
+import { assert, RefusedError } from "../errors.ts";
 import { LogReader } from "../log/reader.ts";
 import type { SuperblockStore } from "../log/superblock_store.ts";
 import type { Superblock } from "../log/superblock.ts";
@@ -52,7 +52,7 @@ interface SharedView {
 export class CacheHistory {
   readonly #core: Core;
   readonly #use: Use;
-  readonly #present: () => Superblock;
+  readonly #store: () => SuperblockStore | undefined;
   readonly #views = new Map<number, SharedView>();
   readonly #changes = new Map<number, Changes>();
   #line: Promise<unknown> = Promise.resolve();
@@ -62,9 +62,9 @@ export class CacheHistory {
    *
    * @ignore
    */
-  constructor(core: Core, present: () => Superblock, use: Use) {
+  constructor(core: Core, store: () => SuperblockStore | undefined, use: Use) {
     this.#core = core;
-    this.#present = present;
+    this.#store = store;
     this.#use = use;
   }
 
@@ -204,6 +204,14 @@ export class CacheHistory {
       `Cannot ${verb} ${this.#core.device.name}: its history is held, and that would end it; release it first ` +
         `(nbdboost hold --release)`,
     );
+  }
+
+  /** Where the log of a cache that is written to begins now, and which of its records are durable. */
+  #present(): Superblock {
+    const store = this.#store();
+    assert(store !== undefined, "only a cache that is written to has its past beside its present");
+    const durableMark = this.#core.writer!.durableSequence;
+    return { ...store.current, clean: false, durableMark, previous: undefined };
   }
 
   /** One reading of the log at a time, however many ask. */
