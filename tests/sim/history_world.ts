@@ -101,6 +101,7 @@ class HistoryWorld {
           writeback: (["auto", "on", "off"] as const)[this.#random.below(3)]!,
           fullTimeout: 2,
           bypassSequential: this.#random.chance(0.3) ? 2 * blockBytes : 0,
+          readCacheThreshold: this.#random.chance(0.3) ? 64 : 0,
         },
       });
       await this.#comePresent(cache);
