@@ -67,6 +67,8 @@ export interface ExportOptions {
   /** The path or URI of the backing device. */
   backing: string;
   readOnly: boolean;
+  /** As in {@linkcode HostOptions}. */
+  at?: number;
   acceptDamage: boolean;
   acceptUnreadable: boolean;
   acceptChangedBacking: boolean;
