@@ -28,15 +28,7 @@ const prefetchBytes = mib;
 
 type Parts = Pick<
   Core,
-  | "kernels"
-  | "versions"
-  | "segments"
-  | "locks"
-  | "tunables"
-  | "statistics"
-  | "bypassed"
-  | "backing"
-  | "history"
+  "kernels" | "versions" | "segments" | "locks" | "tunables" | "statistics" | "bypassed" | "backing"
 >;
 
 /** Puts clean copies. */
@@ -92,8 +84,7 @@ export class CleanCopies {
   /** Whether blocks that a client's read misses are to be kept: not those of a long run. */
   wants(offset: number, length: number): boolean {
     const limit = this.#core.tunables.readCacheThreshold;
-    // While history is held the log gives nothing back, so it is for writes.
-    return limit > 0 && this.#writer !== undefined && !this.#core.history.held &&
+    return limit > 0 && this.#writer !== undefined &&
       this.#streams.note(offset, length) <= limit * blockBytes;
   }
 
@@ -163,7 +154,7 @@ export class CleanCopies {
   /** Reads from the backing what the log lacks of [offset, offset + length), neighbours together, and keeps it. */
   async prefetch(offset: number, length: number): Promise<void> {
     const { tunables, backing } = this.#core;
-    if (tunables.readCacheThreshold === 0 || !this.#writer || this.#core.history.held) return;
+    if (tunables.readCacheThreshold === 0 || !this.#writer) return;
     const end = Math.min(
       Math.ceil((offset + length) / blockBytes),
       Math.ceil(backing.sizeBytes / blockBytes),

@@ -7,7 +7,8 @@
 
 import type { Clock } from "../clock.ts";
 import { DeviceError } from "../errors.ts";
-import type { Appender, LogWriter } from "../log/writer.ts";
+import type { Appender } from "../log/appender.ts";
+import type { LogWriter } from "../log/writer.ts";
 import type { Tunables } from "./tunables.ts";
 
 /** How often a waiting writer looks at the clock. */
@@ -21,6 +22,9 @@ export class Room {
   #line: Promise<void> = Promise.resolve();
   #lineLength = 0;
   readonly #watchers: (() => void)[] = [];
+  readonly #wakened = new Set<() => void>();
+  #looks = false;
+  #cancelLook = () => {};
   /** When write-back last achieved something. */
   progressMs: number;
   /** Asked when a writer waits for log space. */
@@ -29,8 +33,6 @@ export class Room {
   holdClients: () => boolean = () => false;
   /** While it holds, clients wait: the log fills faster than it is written back. */
   pace: { readonly holds: boolean } = { holds: false };
-  /** Why nothing can be written back, if that is wanted so. */
-  fullReason: () => string = () => "see the state of the backing device";
   /** Asked when a client waits for its turn. */
   onPaced: () => void = () => {};
   /** True once closing: waiting makes no sense any more. */
@@ -55,9 +57,27 @@ export class Room {
 
   /** Something happened that may have made room. Tells whether somebody waited for that. */
   wake(): boolean {
-    if (this.#watchers.length === 0) return false;
+    if (this.closing) this.#cancelLook();
+    if (this.#watchers.length === 0 && this.#wakened.size === 0) return false;
     for (const watcher of this.#watchers.splice(0)) watcher();
+    this.#callWakened();
     return true;
+  }
+
+  #callWakened(): void {
+    for (const action of this.#wakened) queueMicrotask(action);
+    this.#wakened.clear();
+  }
+
+  /** Calls `action` once, soon after the next {@linkcode wake} or after a while, however often it was given until then. */
+  whenWoken(action: () => void): void {
+    this.#wakened.add(action);
+    if (this.#looks) return;
+    this.#looks = true;
+    this.#cancelLook = this.#clock.after(lookMs, () => {
+      this.#looks = false;
+      this.#callWakened();
+    });
   }
 
   /** Resolves when the open record takes one more entry. `append` then runs at once, before anybody else can append. */
@@ -116,7 +136,7 @@ export class Room {
         throw new DeviceError(
           "EIO",
           `Cannot write: the log is full and nothing could be written back for ${this.#tunables.fullTimeout} s ` +
-            `(full_timeout); ${this.fullReason()}`,
+            `(full_timeout); see the state of the backing device`,
         );
       }
       await this.#nextWake();

@@ -84,6 +84,11 @@ export interface Volume {
   returnBuffer?(buffer: Uint8Array<ArrayBuffer>): void;
   /** Takes `source[at, at + length)` at `offset` when it fits into RAM and log at once; else returns false. */
   writeNow(offset: number, source: Uint8Array, at: number, length: number): boolean;
+  /**
+   * After `writeNow` has refused `length` bytes: whether nothing but log writes under way is in their way, so that it is to be tried
+   * again when `again` is called, once and soon, instead of taking `write`.
+   */
+  whenWritable?(length: number, again: () => void): boolean;
   /** Fills `into` from `offset`. Rejects with `DeviceError`. */
   read(offset: number, into: Uint8Array): Promise<void>;
   /** Writes `bytes` at `offset`; `bytes` must not change until it resolves. */
@@ -103,15 +108,6 @@ export interface Volume {
   extents(offset: number, length: number, limit: number): Promise<Extent[]>;
   /** Like `extents`, for what only a cache can tell. It may cover less than asked for. A plain volume has no such thing. */
   marks?(kind: MarkKind, offset: number, length: number, limit: number): Promise<MarkedExtent[]>;
-  /**
-   * The volume as it was at a flush point, read-only; to be closed by whoever asked for it. Rejects with `RefusedError` when
-   * that cannot be had. A plain volume has no past.
-   */
-  frozen?(sequence: number): Promise<Volume & { close(): void }>;
-  /** Whether {@linkcode changesSince} can tell what changed after a sequence. */
-  knowsChangesSince?(sequence: number): boolean;
-  /** Like `marks`: what changed after the record `sequence` of the log and before this call. */
-  changesSince?(sequence: number, offset: number, length: number, limit: number): Promise<MarkedExtent[]>;
   /**
    * True when all of the range reads as zeroes and that is known at once, so that they need not be sent. Like the other
    * `…Now` calls it allocates nothing and never throws.

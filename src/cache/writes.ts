@@ -81,6 +81,15 @@ export class Writes {
     return true;
   }
 
+  /** See `Volume.whenWritable`. */
+  whenWritable(length: number, again: () => void): boolean {
+    // A stream that goes past the log waits for none of this.
+    if (this.#room.busy || this.#room.closing || this.#core.tunables.bypassSequential > 0) return false;
+    if (!this.#writer.isBusy(Math.ceil(length / blockBytes) + 1)) return false;
+    this.#room.whenWoken(again);
+    return true;
+  }
+
   /** Whether the request covers all of `block` that the volume has. */
   #isWhole(block: number, offset: number, end: number): boolean {
     const start = block * blockBytes;

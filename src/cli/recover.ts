@@ -7,7 +7,6 @@
 import { exitCode } from "../errors.ts";
 import { assumeOption, isForeign, recoverForeign } from "./dm_writeboost.ts";
 import { recoverCache } from "./engine.ts";
-import { PhaseProgress } from "./progress.ts";
 import { backingOption, cacheOption, type Command, jsonOption } from "./table.ts";
 
 /** The verb. */
@@ -55,7 +54,7 @@ export const recover: Command = {
   ],
   async run(options, output) {
     if (await isForeign(options)) return await recoverForeign(options, output);
-    const progress = new PhaseProgress(output);
+    const progress = output.progress("recovering", "parts");
     const copy = options.text("output");
     const report = await recoverCache({
       cache: options.needed("cache"),

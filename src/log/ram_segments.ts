@@ -52,6 +52,11 @@ export class RamSegments {
     return true;
   }
 
+  /** Whether it would, once no log write is under way. */
+  canHold(count: number): boolean {
+    return count < this.#writes.length;
+  }
+
   /** Gives `segment` the oldest buffer, resident from `offset` on; false while that one is being written. */
   take(segment: number, offset: number): boolean {
     const buffer = this.#next;

@@ -53,8 +53,7 @@ export class Segments {
   /** Segments that begin with a lost record, and the first of theirs that is known. */
   readonly #lostFirst = new Map<number, { slot: number; sequence: number; chain: number } | null>();
 
-  /** `pins`: of the log that this is another view of. */
-  constructor(count: number, blocks: number, pins: Uint32Array = new Uint32Array(count)) {
+  constructor(count: number, blocks: number) {
     this.count = count;
     this.blocks = blocks;
     this.live = new Uint32Array(count);
@@ -63,7 +62,7 @@ export class Segments {
     this.firstSequence = new Float64Array(count);
     this.firstChain = new Uint32Array(count);
     this.lastSequence = new Float64Array(count);
-    this.pins = pins;
+    this.pins = new Uint32Array(count);
     this.buffer = new Int16Array(count).fill(-1);
   }
 
@@ -75,6 +74,15 @@ export class Segments {
   /** The segment after `segment` in the ring. */
   after(segment: number): number {
     return segment + 1 === this.count ? 0 : segment + 1;
+  }
+
+  /** Whether any of the `count` segments after `segment` is pinned. */
+  arePinned(segment: number, count: number): boolean {
+    for (let i = 0; i < count; i++) {
+      segment = this.after(segment);
+      if (this.pins[segment]! > 0) return true;
+    }
+    return false;
   }
 
   /** Notes that the record `sequence` superseded something in `segment`. */

@@ -47,8 +47,6 @@ export class SuperblockStore {
   /** The copy that was written last; the other one is next. */
   #copy: number;
   #line: Promise<void> = Promise.resolve();
-  /** Copies written. */
-  writes = 0;
 
   constructor(device: BlockDevice, log: DurableLog, current: Superblock, copy: number) {
     this.#device = device;
@@ -93,7 +91,6 @@ export class SuperblockStore {
   }
 
   async #put(copy: number): Promise<void> {
-    this.writes++;
     try {
       await this.#device.write(superblockOffsets[copy]!, encodeSuperblock(this.#current, copy));
     } catch (error) {

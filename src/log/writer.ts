@@ -25,6 +25,7 @@ import type { BlockDevice } from "../device/block_device.ts";
 import type { Clock } from "../clock.ts";
 import { blockBytes } from "../units.ts";
 import type { Kernels } from "../wasm/kernels.ts";
+import { type Appender, type LogStatistics, segmentsLeft, type Wait } from "./appender.ts";
 import type { Epoch } from "./codec.ts";
 import { Durability } from "./durability.ts";
 import type { Geometry } from "./geometry.ts";
@@ -47,28 +48,6 @@ import type { LogPosition } from "./superblock.ts";
 
 /** Most log, in blocks, that may be un-synced. */
 export const unsyncedBlocksMax = unsyncedBytesMax / blockBytes;
-
-/** Why a block cannot be appended right now; "none" when it can. */
-export type Wait = "none" | "space" | "buffer" | "sync" | "failed";
-
-/**
- * Who asks for log space. Clients leave the engine's reserve alone; the engine leaves one segment of it for what lets the
- * tail move, which gives a whole segment back for at most one that it takes.
- */
-export type Appender = "client" | "engine" | "tail";
-
-/** Free segments that each appender leaves alone. */
-const segmentsLeft: Record<Appender, number> = { client: segmentsReserved, engine: 1, tail: 0 };
-
-/** Counters for status. */
-export interface LogStatistics {
-  records: number;
-  writes: number;
-  syncs: number;
-  bytes: number;
-  /** Calls of `makeDurable` that had to wait for a sync. */
-  flushes: number;
-}
 
 /** The log's writing end. */
 export class LogWriter {
@@ -285,21 +264,41 @@ export class LogWriter {
   /** Whether `count` blocks can be appended right now without waiting, new records and segments for them included. */
   canTake(count: number): boolean {
     if (this.failure) return false;
+    const taken = this.#segmentsFor(count);
+    return taken === 0 ||
+      (this.#hasSpace(taken) && !this.#isUnsynced(taken) && this.#ram.areNextFree(taken));
+  }
+
+  /**
+   * Whether `count` blocks cannot be appended just now, and nothing but log writes or a sync under way is the reason; `onProgress`
+   * follows.
+   */
+  isBusy(count: number): boolean {
+    const taken = this.#segmentsFor(count);
+    if (this.failure || taken === 0 || !this.#hasSpace(taken) || !this.#ram.canHold(taken)) return false;
+    if ((taken + 2) * this.#geometry.segmentBlocks > this.#unsyncedMax) return false;
+    if (!this.#isUnsynced(taken)) return !this.#ram.areNextFree(taken);
+    this.syncSoon();
+    return true;
+  }
+
+  /** Segments that `count` more blocks take, as if the rest of the head's were lost to a skip. */
+  #segmentsFor(count: number): number {
     const room = this.#openSlot < 0
       ? 0
       : Math.min(this.#dataCapacity - this.#dataCount, recordEntriesMax - this.#entryCount);
-    if (count <= room) return true;
-    // As if the rest of the head's segment were lost to a skip.
-    const taken = Math.ceil((count - room) / this.#segmentDataMax);
-    const { segmentBlocks } = this.#geometry;
-    if (this.unsyncedBlocks + (taken + 2) * segmentBlocks > this.#unsyncedMax) return false;
-    if (this.freeSegments < segmentsReserved + taken || !this.#ram.areNextFree(taken)) return false;
-    let next = this.#headSegment;
-    for (let i = 0; i < taken; i++) {
-      next = this.#segments.after(next);
-      if (this.#segments.pins[next]! > 0) return false;
-    }
-    return true;
+    return count <= room ? 0 : Math.ceil((count - room) / this.#segmentDataMax);
+  }
+
+  /** Whether so many segments can be taken by clients. */
+  #hasSpace(count: number): boolean {
+    return this.freeSegments >= segmentsReserved + count &&
+      !this.#segments.arePinned(this.#headSegment, count);
+  }
+
+  /** Whether so many more could leave too much un-synced. */
+  #isUnsynced(count: number): boolean {
+    return this.unsyncedBlocks + (count + 2) * this.#geometry.segmentBlocks > this.#unsyncedMax;
   }
 
   /** Appends a block after a successful {@linkcode prepare}; the caller fills the returned slot's RAM. */
@@ -415,7 +414,7 @@ export class LogWriter {
     this.#records++;
     this.#bytes += blocks * blockBytes;
     this.#recordWrites.start(record, this.#headSegment, pointer, blocks);
-    if (this.unsyncedBlocks > this.#unsyncedMax / 2) this.#durability.startUnlessRunning(this.sealedSequence);
+    if (this.unsyncedBlocks > this.#unsyncedMax / 2) this.#durability.start(this.sealedSequence);
   }
 
   /** Fails the log from outside: a superblock could not be written, or the engine found a mistake of its own. */

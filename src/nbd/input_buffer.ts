@@ -28,8 +28,10 @@ export class InputBuffer {
   /** Where the next receive goes, after `aim`: `target[targetStart, target.length)`. */
   target: Uint8Array<ArrayBuffer>;
   targetStart = 0;
-  #payload: Uint8Array<ArrayBuffer> | null = null;
-  #payloadFilled = 0;
+  #pieces: readonly Uint8Array<ArrayBuffer>[] | null = null;
+  /** The piece that is filled next, and how far it is. */
+  #piece = 0;
+  #filled = 0;
   #discardBytes = 0;
   #receiving = false;
 
@@ -41,7 +43,7 @@ export class InputBuffer {
 
   /** Moves into `memory`, which is at least as large. REQUIRES: no receive is under way and nothing is collected. */
   adopt(memory: Uint8Array<ArrayBuffer>): void {
-    assert(!this.#receiving && this.#payload === null && memory.length >= this.bytes.length);
+    assert(!this.#receiving && this.#pieces === null && memory.length >= this.bytes.length);
     memory.set(this.bytes.subarray(this.start, this.end));
     this.end -= this.start;
     this.start = 0;
@@ -58,9 +60,9 @@ export class InputBuffer {
   /** The same without allocating anything: the answer is in `target` and `targetStart`. */
   aim(): void {
     this.#receiving = true;
-    if (this.#payload !== null) {
-      this.target = this.#payload;
-      this.targetStart = this.#payloadFilled;
+    if (this.#pieces !== null) {
+      this.target = this.#pieces[this.#piece]!;
+      this.targetStart = this.#filled;
       return;
     }
     if (this.start > 0 && this.bytes.length - this.end < receiveBytesMin) {
@@ -76,11 +78,7 @@ export class InputBuffer {
   /** Takes note of `count` bytes that arrived in `space()`. */
   received(count: number): void {
     this.#receiving = false;
-    if (this.#payload !== null) {
-      this.#payloadFilled += count;
-      assert(this.#payloadFilled <= this.#payload.length);
-      return;
-    }
+    if (this.#pieces !== null) return this.#fill(count);
     this.end += count;
     assert(this.end <= this.bytes.length);
     if (this.#discardBytes > 0) this.discard(0);
@@ -101,28 +99,45 @@ export class InputBuffer {
     this.consume(here);
   }
 
-  /** Collects the next `count` bytes in a buffer of their own; `isBusy` until all have come. */
-  collect(count: number): void {
-    assert(this.#payload === null && !this.#receiving);
-    const payload = new Uint8Array(count);
-    const here = Math.min(count, this.end - this.start);
-    payload.set(this.bytes.subarray(this.start, this.start + here));
-    this.consume(here);
-    this.#payload = payload;
-    this.#payloadFilled = here;
+  /**
+   * Collects the next `count` bytes in memory of their own, or in `pieces`, which together are as long; `isBusy` until all
+   * have come.
+   */
+  collect(count: number, pieces?: readonly Uint8Array<ArrayBuffer>[]): void {
+    assert(this.#pieces === null && !this.#receiving);
+    this.#pieces = pieces ?? [new Uint8Array(count)];
+    this.#piece = count === 0 ? 1 : 0;
+    this.#filled = 0;
+    let missing = count;
+    while (missing > 0 && this.start < this.end) {
+      const piece = this.#pieces[this.#piece]!;
+      const here = Math.min(piece.length - this.#filled, this.end - this.start);
+      piece.set(this.bytes.subarray(this.start, this.start + here), this.#filled);
+      this.consume(here);
+      this.#fill(here);
+      missing -= here;
+    }
+  }
+
+  #fill(count: number): void {
+    const pieces = this.#pieces!;
+    this.#filled += count;
+    assert(this.#filled <= pieces[this.#piece]!.length);
+    if (this.#filled < pieces[this.#piece]!.length) return;
+    this.#piece++;
+    this.#filled = 0;
   }
 
   /** True while bytes are being collected or thrown away, and more have to come. */
   get isBusy(): boolean {
-    return this.#discardBytes > 0 || (this.#payload !== null && this.#payloadFilled < this.#payload.length);
+    return this.#discardBytes > 0 || (this.#pieces !== null && this.#piece < this.#pieces.length);
   }
 
-  /** Hands over what `collect` collected, which now belongs to the caller. */
+  /** Hands over what `collect` collected: its first piece, which is all of it unless there were several. */
   takePayload(): Uint8Array<ArrayBuffer> {
-    assert(this.#payload !== null && !this.isBusy, "no whole payload was collected");
-    const payload = this.#payload;
-    this.#payload = null;
-    this.#payloadFilled = 0;
-    return payload;
+    assert(this.#pieces !== null && !this.isBusy, "no whole payload was collected");
+    const [first] = this.#pieces;
+    this.#pieces = null;
+    return first!;
   }
 }

@@ -37,6 +37,8 @@ export interface TransmissionContext {
   readonly warn: (message: string) => void;
   /** Called when an operation was started of which a promise tells the end. */
   readonly onPromise: () => void;
+  /** Called when what had to be tried again may find room. */
+  readonly onRoom: () => void;
   /** Called after an operation in flight has ended. */
   readonly onCompletion: () => void;
   /** Called when a mistake of ours shows while an operation ends; the connection cannot go on. */

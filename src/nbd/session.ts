@@ -70,11 +70,7 @@ export class Session {
   constructor(options: SessionOptions) {
     this.#options = options;
     this.#share = options.budget.share({
-      roomCame: () => {
-        if (!this.#transmission?.blocked) return;
-        this.#run();
-        options.onOutput();
-      },
+      roomCame: () => this.#roomCame(),
       waitsForClient: () => this.#output.queuedBytes > 0 || (this.#transmission?.isReceiving ?? false),
       stalled: () => {
         const { stallSeconds } = options.limits;
@@ -86,10 +82,7 @@ export class Session {
         options.onOutput();
       },
     });
-    this.#negotiation = new Negotiation(options.exports, this.#output, options.tls, () => {
-      this.#run();
-      options.onOutput();
-    });
+    this.#negotiation = new Negotiation(options.exports, this.#output, options.tls);
   }
 
   /** True until the client has chosen an export. */
@@ -107,9 +100,10 @@ export class Session {
     return this.#dropped || (this.#ending && this.isQuiet);
   }
 
-  /** True when no request is unanswered and no reply waits to be sent. */
+  /** True when no request is unanswered or waits for room, and no reply waits to be sent. */
   get isQuiet(): boolean {
-    return (this.#transmission?.unanswered ?? 0) === 0 && this.#output.queuedBytes === 0;
+    const waits = !this.#ending && (this.#transmission?.blocked ?? false);
+    return (this.#transmission?.unanswered ?? 0) === 0 && this.#output.queuedBytes === 0 && !waits;
   }
 
   /** Requests that wait for the volume. */
@@ -124,8 +118,7 @@ export class Session {
 
   /** False while enough is under way, so that the client has to wait; and at the end. */
   get wantsInput(): boolean {
-    const { tlsReply, isWaiting } = this.#negotiation;
-    return !this.#ending && tlsReply === null && !isWaiting && !(this.#transmission?.blocked ?? false);
+    return !this.#ending && this.#negotiation.tlsReply === null && !(this.#transmission?.blocked ?? false);
   }
 
   /** Where the next receive goes. Only while `wantsInput`, and once per `received`. */
@@ -205,10 +198,7 @@ export class Session {
   /** Tells the budget what is held; and nothing any more, once nothing more will be. */
   #settle(): void {
     const transmission = this.#transmission;
-    if (this.#ending) {
-      transmission?.stop();
-      this.#negotiation.release();
-    }
+    if (this.#ending) transmission?.stop();
     const held = transmission?.heldBytes ?? 0;
     if (this.#ending) this.#share.end(held);
     else this.#share.settle(held);
@@ -261,7 +251,6 @@ export class Session {
     const negotiation = this.#negotiation;
     negotiation.run(this.#input);
     if (negotiation.ending !== null) this.#end(negotiation.ending);
-    if (negotiation.isWaiting) this.#options.onPromise?.();
     if (negotiation.ending !== null || negotiation.agreement === null) return false;
     const { statistics, observer = null, clock, warn, limits, onPromise = () => {} } = this.#options;
     const onCompletion = () => this.#completed();
@@ -271,7 +260,19 @@ export class Session {
     };
     this.#enlarge(negotiation.agreement.served.volume);
     const lender = this.#lender;
-    const context = { statistics, observer, lender, clock, warn, limits, onPromise, onCompletion, onFailure };
+    const onRoom = () => this.#roomCame();
+    const context = {
+      statistics,
+      observer,
+      lender,
+      clock,
+      warn,
+      limits,
+      onPromise,
+      onRoom,
+      onCompletion,
+      onFailure,
+    };
     this.#transmission = new Transmission(negotiation.agreement, this.#output, context, this.#share);
     return true;
   }
@@ -282,6 +283,13 @@ export class Session {
     }
     this.#ending = true;
     this.#settle();
+  }
+
+  /** What waited for room is tried again. */
+  #roomCame(): void {
+    if (!this.#transmission?.blocked) return;
+    this.#run();
+    this.#options.onOutput();
   }
 
   #completed(): void {

@@ -20,7 +20,6 @@ import {
   command,
   commandFlag,
   extendedRequestHeaderBytes,
-  extentsPerReadMax,
   holeReadBytesMin,
   magic,
   payloadAcceptedBytesMax,
@@ -31,10 +30,11 @@ import type { MetaContext } from "./contexts.ts";
 import type { Share } from "./budget.ts";
 import type { InputBuffer } from "./input_buffer.ts";
 import { LongReads } from "./long_reads.ts";
+import { LongWrites, type PutOutcome } from "./long_writes.ts";
 import type { Agreement } from "./negotiation.ts";
 import { Operations, type TransmissionContext } from "./operations.ts";
 import type { OutputBuffer } from "./output_buffer.ts";
-import { readPieces } from "./read_pieces.ts";
+import { ReadOperations } from "./read_operations.ts";
 import {
   dataHeaderBytesOf,
   doneReply,
@@ -45,14 +45,15 @@ import {
   replyForm,
   successReply,
 } from "./replies.ts";
+
 import { RequestCheck } from "./request_check.ts";
 import { StatusRequests } from "./status_requests.ts";
 import { type ReadOtherwise, SoonReads } from "./soon_reads.ts";
 import { type RequestKind, requestKinds, type Statistics } from "./statistics.ts";
+import { WriteOperations } from "./write_operations.ts";
+import { WriteWait } from "./write_wait.ts";
 
 const twoTo32 = 0x1_0000_0000;
-const throughCache = {};
-const throughFua = { fua: true };
 
 /** A request whose payload is still coming, or is being thrown away because of `error`. */
 interface Pending {
@@ -63,6 +64,8 @@ interface Pending {
   offset: number;
   length: number;
   error: number;
+  /** All of its payload has come. */
+  isWhole: boolean;
 }
 
 /** One connection's transmission phase. */
@@ -85,9 +88,13 @@ export class Transmission {
   readonly #statistics: Statistics;
   readonly #operations: Operations;
   readonly #soonReads: SoonReads;
+  readonly #readOperations: ReadOperations;
+  readonly #writeOperations: WriteOperations;
   readonly #longReads: LongReads;
   readonly #share: Share;
   #pending: Pending | null = null;
+  readonly #longWrites: LongWrites;
+  readonly #writeWait: WriteWait;
   /** The offset of the request at hand as it came, which an extended refusal repeats. */
   #offsetHigh = 0;
   #offsetLow = 0;
@@ -110,9 +117,13 @@ export class Transmission {
     this.#statistics = context.statistics;
     this.#operations = new Operations(out, form, context);
     this.#status = new StatusRequests(agreement, out, this.#operations, this.#check);
+    this.#readOperations = new ReadOperations(this.#volume, out, form, this.#operations, this.#statistics);
     const otherwise: ReadOtherwise = (high, low, flags, offset, length, startedMs) =>
-      this.#readLater(high, low, flags, offset, length, false, startedMs);
+      this.#readOperations.start(high, low, flags, offset, length, false, startedMs);
     this.#soonReads = new SoonReads(this.#volume, out, form, context, this.#operations, otherwise);
+    this.#writeOperations = new WriteOperations(this.#volume, out, form, this.#operations, this.#statistics);
+    this.#writeWait = new WriteWait(this.#volume, context);
+    this.#longWrites = new LongWrites(this.#volume, context.lender);
     this.#longReads = new LongReads(this.#volume, out, form, context, this.#operations, otherwise);
   }
 
@@ -187,11 +198,12 @@ export class Transmission {
       if (error !== 0 || here - headerBytes < length || type !== command.write) {
         const whole = headerBytes + length;
         if (error === 0 && here < whole && whole <= input.bytes.length) return false;
-        this.#pending = { type, flags, cookieHigh, cookieLow, offset, length, error };
+        this.#pending = { type, flags, cookieHigh, cookieLow, offset, length, error, isWhole: false };
         this.#beginPayload(input);
         return true;
       }
-      this.#write(cookieHigh, cookieLow, flags, offset, input.bytes, at + headerBytes, length);
+      const source = at + headerBytes;
+      if (!this.#write(cookieHigh, cookieLow, flags, offset, input.bytes, source, length)) return false;
       input.consume(headerBytes + length);
       return true;
     }
@@ -224,13 +236,14 @@ export class Transmission {
 
   /** True while a payload has begun to come and is not whole. */
   get isReceiving(): boolean {
-    return this.#pending !== null;
+    return this.#pending !== null && !this.#pending.isWhole;
   }
 
   /** Nothing more comes: a payload that is not whole has no effect and holds nothing. */
   stop(): void {
     if (this.#pending?.error === 0) this.#operations.heldBytes -= this.#pending.length;
     this.#pending = null;
+    this.#longWrites.forget();
   }
 
   #read(cookieHigh: number, cookieLow: number, flags: number, offset: number, length: number): void {
@@ -254,7 +267,9 @@ export class Transmission {
     }
     if (!done) {
       const soon = this.#soonReads.start(cookieHigh, cookieLow, flags, offset, length);
-      return soon ? undefined : this.#readLater(cookieHigh, cookieLow, flags, offset, length, false);
+      return soon
+        ? undefined
+        : this.#readOperations.start(cookieHigh, cookieLow, flags, offset, length, false);
     }
     putDataHeader(out.view, at, form, chunkDone, cookieHigh, cookieLow, offset, offset, length);
     out.commit(replyBytes);
@@ -267,6 +282,7 @@ export class Transmission {
     this.#readsNow++;
   }
 
+  /** Puts what lies in `source`, or begins to. False, with nothing done, when it has to be tried again. */
   #write(
     cookieHigh: number,
     cookieLow: number,
@@ -275,16 +291,27 @@ export class Transmission {
     source: Uint8Array<ArrayBuffer>,
     at: number,
     length: number,
-  ): void {
+  ): boolean {
     let done = length === 0;
     if (!done && (flags & commandFlag.fua) === 0) {
       try {
         done = this.#volume.writeNow(offset, source, at, length);
       } catch (thrown) {
-        return this.#refuse(command.write, cookieHigh, cookieLow, this.#operations.errorOf(thrown));
+        this.#refuse(command.write, cookieHigh, cookieLow, this.#operations.errorOf(thrown));
+        return true;
+      }
+      if (!done && this.#writeWait.may(length)) {
+        this.blocked = true;
+        return false;
       }
     }
-    if (!done) return this.#writeLater(cookieHigh, cookieLow, flags, offset, source, at, length);
+    if (done) this.#written(cookieHigh, cookieLow, offset, length);
+    else this.#writeOperations.startCopied(cookieHigh, cookieLow, flags, offset, source, at, length);
+    return true;
+  }
+
+  #written(cookieHigh: number, cookieLow: number, offset: number, length: number): void {
+    this.#writeWait.end();
     this.#statistics.write++;
     this.#statistics.bytesWritten += length;
     this.#writesNow++;
@@ -300,16 +327,23 @@ export class Transmission {
 
   /** Starts to collect the pending request's payload in memory of its own, or to throw it away. */
   #beginPayload(input: InputBuffer): void {
-    const { length, error } = this.#pending!;
+    const { type, offset, length, error } = this.#pending!;
     input.consume(this.#requestHeaderBytes);
     if (error !== 0) return input.discard(length);
     this.#operations.heldBytes += length;
-    input.collect(length);
+    if (type === command.write) input.collect(length, this.#longWrites.begin(offset, length));
+    else input.collect(length);
   }
 
   #resume(input: InputBuffer): boolean {
     if (input.isBusy) return false;
-    const { type, flags, cookieHigh, cookieLow, offset, length, error } = this.#pending!;
+    const pending = this.#pending!;
+    const { type, flags, cookieHigh, cookieLow, offset, length, error } = pending;
+    if (type === command.write && error === 0) {
+      if (!pending.isWhole) input.takePayload();
+      pending.isWhole = true;
+      return this.#writeCollected(pending);
+    }
     this.#pending = null;
     if (error !== 0) {
       this.#refuse(type, cookieHigh, cookieLow, error);
@@ -317,10 +351,37 @@ export class Transmission {
     }
     const payload = input.takePayload();
     this.#operations.heldBytes -= length;
-    if (type === command.write) this.#write(cookieHigh, cookieLow, flags, offset, payload, 0, length);
-    else if (!this.#status.startListed(cookieHigh, cookieLow, flags, offset, payload)) {
+    if (!this.#status.startListed(cookieHigh, cookieLow, flags, offset, payload)) {
       this.#refuse(command.blockStatus, cookieHigh, cookieLow, wireError.EINVAL);
     }
+    return true;
+  }
+
+  /** Puts a payload that has come whole, or begins to. False when that has to be tried again. */
+  #writeCollected({ flags, cookieHigh, cookieLow, offset, length }: Pending): boolean {
+    const fua = (flags & commandFlag.fua) !== 0;
+    let outcome: PutOutcome = "later";
+    let error = 0;
+    try {
+      if (!fua) outcome = this.#longWrites.put(offset, this.#writeWait);
+    } catch (thrown) {
+      error = this.#operations.errorOf(thrown);
+    }
+    this.blocked = outcome === "again";
+    if (this.blocked) return false;
+    this.#pending = null;
+    this.#operations.heldBytes -= length;
+    if (error !== 0) {
+      this.#longWrites.giveUp();
+      this.#refuse(command.write, cookieHigh, cookieLow, error);
+    } else if (outcome === "done") this.#written(cookieHigh, cookieLow, offset, length);
+    else {this.#writeOperations.start(
+        cookieHigh,
+        cookieLow,
+        offset,
+        length,
+        this.#longWrites.putLater(offset, fua),
+      );}
     return true;
   }
 
@@ -332,60 +393,9 @@ export class Transmission {
 
   /** Nothing to read, or more than the output's fill buffer takes. */
   #readLarge(cookieHigh: number, cookieLow: number, flags: number, offset: number, length: number): void {
-    if (length > 0) return this.#readLater(cookieHigh, cookieLow, flags, offset, length, true);
+    if (length > 0) return this.#readOperations.start(cookieHigh, cookieLow, flags, offset, length, true);
     this.#countRead(0);
     doneReply(this.#out, this.#form, cookieHigh, cookieLow, offset);
-  }
-
-  #readLater(
-    cookieHigh: number,
-    cookieLow: number,
-    flags: number,
-    offset: number,
-    length: number,
-    maybeNow: boolean,
-    startedMs?: number,
-  ): void {
-    const volume = this.#volume;
-    const form = this.#form;
-    const whole = form === replyForm.simple || (flags & commandFlag.doNotFragment) !== 0;
-    const work = async () => {
-      const looks = !whole && length >= holeReadBytesMin;
-      const extents = looks ? await volume.extents(offset, length, extentsPerReadMax) : [];
-      const pieces = readPieces(form, cookieHigh, cookieLow, offset, length, extents);
-      for (const { reply, data, offset } of pieces) {
-        const at = reply.length - data.length;
-        if (data.length === 0 || (maybeNow && volume.readNow(offset, reply, at, data.length))) continue;
-        await volume.read(offset, data);
-      }
-      return () => {
-        this.#statistics.bytesRead += length;
-        for (const { reply } of pieces) this.#out.push(reply);
-      };
-    };
-    this.#operations.start("read", cookieHigh, cookieLow, offset, length, work, startedMs);
-  }
-
-  #writeLater(
-    cookieHigh: number,
-    cookieLow: number,
-    flags: number,
-    offset: number,
-    source: Uint8Array<ArrayBuffer>,
-    at: number,
-    length: number,
-  ): void {
-    // The input buffer goes on to be used, hence the volume gets a copy; a payload of its own is handed over.
-    const payload = at === 0 && length === source.length ? source : source.slice(at, at + length);
-    const options = (flags & commandFlag.fua) === 0 ? throughCache : throughFua;
-    const work = async () => {
-      await this.#volume.write(offset, payload, options);
-      return () => {
-        this.#statistics.bytesWritten += length;
-        successReply(this.#out, this.#form, cookieHigh, cookieLow, offset);
-      };
-    };
-    this.#operations.start("write", cookieHigh, cookieLow, offset, length, work);
   }
 
   #dispatch(

@@ -3,7 +3,8 @@
 import { Room } from "../../src/cache/room.ts";
 import { defaultTunables } from "../../src/cache/tunables.ts";
 import { DeviceError } from "../../src/errors.ts";
-import type { LogWriter, Wait } from "../../src/log/writer.ts";
+import type { Wait } from "../../src/log/appender.ts";
+import type { LogWriter } from "../../src/log/writer.ts";
 import { assertEquals, assertRejects } from "../assert.ts";
 import { FakeClock } from "../nbd/fake_clock.ts";
 import { turn } from "./fault_devices.ts";

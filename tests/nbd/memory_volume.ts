@@ -43,6 +43,10 @@ export class MemoryVolume implements Volume {
   underWay = 0;
   soon: boolean;
   into: boolean;
+  /** `writeNow` refuses, and `whenWritable` says that it is worth waiting. */
+  full = false;
+  /** Who waits. */
+  again: (() => void) | undefined;
   /** Buffers that it has to lend. */
   buffers = Infinity;
   /** Buffers that are lent. */
@@ -70,9 +74,14 @@ export class MemoryVolume implements Volume {
   }
 
   writeNow(offset: number, source: Uint8Array, at: number, length: number): boolean {
-    if (!this.hot || this.readOnly) return false;
+    if (!this.hot || this.readOnly || this.full) return false;
     this.#store(offset, source.subarray(at, at + length));
     return true;
+  }
+
+  whenWritable(_length: number, again: () => void): boolean {
+    if (this.full) this.again = again;
+    return this.full;
   }
 
   readSoon(offset: number, length: number, to: ReadEnd, tag: number): boolean {

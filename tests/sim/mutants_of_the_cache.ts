@@ -247,14 +247,14 @@ export const mutantsOfTheCache: readonly Mutant[] = [
     why: "clients take the last segment, and there is no room to say what is lost: the tail stands for ever",
     edits: [
       {
-        file: "src/log/writer.ts",
-        find: "client: segmentsReserved, engine",
-        replace: "client: 0, engine",
+        file: "src/log/appender.ts",
+        find: "client: segmentsReserved,",
+        replace: "client: 0,",
       },
       {
         file: "src/log/writer.ts",
-        find: "this.freeSegments < segmentsReserved + taken",
-        replace: "this.freeSegments < taken",
+        find: "this.freeSegments >= segmentsReserved + count",
+        replace: "this.freeSegments >= count",
       },
     ],
   },
