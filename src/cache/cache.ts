@@ -310,7 +310,7 @@ export class Cache implements Volume {
     );
   }
 
-  /** Brings the range into the read cache, as far as that has room; does nothing while that is off. */
+  /** Brings the range into the read cache, 256 MiB of it and what that has room for; does nothing while that is off. */
   async prefetch(offset: number, length: number): Promise<void> {
     checkRange(this.#core, offset, length);
     await this.#counted(() => this.#core.copies.prefetch(offset, length));

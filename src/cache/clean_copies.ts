@@ -25,6 +25,9 @@ import { Streams } from "./streams.ts";
 const freeParts = 4;
 /** Bytes that one read of a prefetch may merge. */
 const prefetchBytes = mib;
+/** Blocks that one prefetch looks at, and prefetches at once: it is a hint, and may cost neither time nor memory without end. */
+const prefetchBlocksMax = 65_536;
+const prefetchesMax = 8;
 
 type Parts = Pick<
   Core,
@@ -40,6 +43,7 @@ export class CleanCopies {
   #room: Room | undefined;
   readonly #slots: BlockSet;
   #generation = 0;
+  #prefetches = 0;
   /** Drains and the like under way, which need the log to end. */
   #holds = 0;
   /** A copy was dropped for want of space, which the tail may give. */
@@ -151,15 +155,26 @@ export class CleanCopies {
     return () => this.#holds--;
   }
 
-  /** Reads from the backing what the log lacks of [offset, offset + length), neighbours together, and keeps it. */
+  /**
+   * Reads from the backing what the log lacks of [offset, offset + length), neighbours together, and keeps it: of the first
+   * 256 MiB, and not while too many others do so.
+   */
   async prefetch(offset: number, length: number): Promise<void> {
-    const { tunables, backing } = this.#core;
-    if (tunables.readCacheThreshold === 0 || !this.#writer) return;
-    const end = Math.min(
-      Math.ceil((offset + length) / blockBytes),
-      Math.ceil(backing.sizeBytes / blockBytes),
-    );
-    for (let block = Math.floor(offset / blockBytes); block < end;) {
+    const isOn = this.#core.tunables.readCacheThreshold > 0 && this.#writer !== undefined;
+    if (!isOn || this.#prefetches >= prefetchesMax) return;
+    this.#prefetches++;
+    try {
+      const first = Math.floor(offset / blockBytes);
+      const end = Math.ceil((offset + length) / blockBytes);
+      await this.#prefetch(first, Math.min(end, first + prefetchBlocksMax));
+    } finally {
+      this.#prefetches--;
+    }
+  }
+
+  async #prefetch(first: number, end: number): Promise<void> {
+    const { backing } = this.#core;
+    for (let block = first; block < end;) {
       if (!this.mayKeep(block)) {
         block++;
         continue;

@@ -206,6 +206,23 @@ Deno.test("Cache.prefetch: neighbours that are missing are one read of the backi
   await m.run(cache.close());
 });
 
+Deno.test("Cache.prefetch: a hint that costs neither time nor memory without end", async () => {
+  const m = new Machine({ backingBytes: 2 ** 38, segmentBlocks: 8, segmentCount: 16 });
+  await m.format();
+  const cache = await m.open({ tunables: { ...tunables, writeback: "off" } });
+  // Nothing of all this is to be fetched, and it must not be looked for block by block.
+  await m.run(cache.trim(0, cache.sizeBytes));
+  await m.run(cache.prefetch(0, cache.sizeBytes));
+  assertEquals(cache.status().blocks.prefetched, 0);
+  m.powerCut("none");
+  const other = await machine();
+  await other.machine.run(Promise.all(
+    Array.from({ length: 40 }, (_, i) => other.cache.prefetch(i * blockBytes, blockBytes)),
+  ));
+  assertEquals(other.reads(), 8);
+  await other.machine.run(other.cache.close());
+});
+
 Deno.test("Cache.read: blocks that were written back are hits until the log goes over them again", async () => {
   const { machine: m, cache, reads } = await machine();
   for (let block = 0; block < 4; block++) await m.run(cache.write(block * blockBytes, bytesOf(70 + block)));
