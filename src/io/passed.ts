@@ -25,13 +25,15 @@ function variable(name: string): string | undefined {
 /** The descriptors of the sockets that were passed to this process by LISTEN_FDS; none if they are another's. */
 export function passedSockets(): number[] {
   if (variable("LISTEN_PID") !== String(Deno.pid)) return [];
-  const text = variable("LISTEN_FDS") ?? "";
+  const text = variable("LISTEN_FDS") ?? "0";
   const count = Number(text);
   if (!/^\d+$/.test(text) || count > socketsMax) {
     throw new NbdboostError(`LISTEN_FDS is "${text}", expected a number of sockets from 1 to ${socketsMax}`);
   }
   // They are not for programs that are started from here.
-  for (const name of ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"]) Deno.env.delete(name);
+  for (const name of ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"]) {
+    if (variable(name) !== undefined) Deno.env.delete(name);
+  }
   return Array.from({ length: count }, (_, index) => firstDescriptor + index);
 }
 

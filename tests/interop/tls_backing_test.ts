@@ -146,6 +146,21 @@ tlsTest("our own server on TCP; a certificate of another authority or name is re
   await device.close();
 });
 
+Deno.test("nbds backing: a Deno that believes any certificate is refused", async () => {
+  assertStringIncludes(tlsRefusal("2.6.8")!, "2.8 or newer can");
+  assertEquals([tlsRefusal("2.8.0"), tlsRefusal("2.9.6"), tlsRefusal("3.0.0")], [
+    undefined,
+    undefined,
+    undefined,
+  ]);
+  if (tlsRefusal() === undefined) return;
+  await assertRejects(
+    () => openDevice("nbds://127.0.0.1/", { write: true }),
+    NbdboostError,
+    "Cannot use TLS",
+  );
+});
+
 Deno.test("nbds backing: nothing is said in the clear to a server without TLS, or to one that talks on", async () => {
   if (tlsRefusal() !== undefined) return;
   await using socket = await temporarySocket();
