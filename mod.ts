@@ -39,6 +39,7 @@ export type { AttachOptions, AttachReport, Mirror, MirrorStatus } from "./src/ca
 export type { LegOptions } from "./src/cache/legs.ts";
 export type { LegStatus } from "./src/device/mirror.ts";
 export type { CacheState, CacheStatus } from "./src/cache/status.ts";
+export type { CacheWear } from "./src/cache/wear.ts";
 export type { LatencySummary } from "./src/latency.ts";
 export { formatCache, type FormatOptions, type FormatReport } from "./src/cache/format.ts";
 export { type CacheOptions, openCache, type RecoveryReport } from "./src/cache/open.ts";
@@ -50,7 +51,21 @@ export {
   type InspectReport,
 } from "./src/cache/inspect.ts";
 export type { InspectedSegment } from "./src/cache/inspect_segments.ts";
-export { recoverCache, type RecoverOptions, type RecoverReport } from "./src/cache/recover.ts";
+export {
+  recoverCache,
+  type RecoverOptions,
+  type RecoverPhase,
+  type RecoverReport,
+} from "./src/cache/recover.ts";
+export {
+  type FlushPoint,
+  type HistoryOptions,
+  type HistoryReport,
+  listHistory,
+} from "./src/cache/flush_points.ts";
+export type { HistoryStatus } from "./src/cache/history_hold.ts";
+export type { CacheHistory, FrozenVolume } from "./src/cache/cache_history.ts";
+export { planRewind, rewindCache, type RewindOptions, type RewindReport } from "./src/cache/rewind.ts";
 export {
   checkDmWriteboost,
   type DmWriteboostOptions,

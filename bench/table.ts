@@ -1,25 +1,43 @@
 /**
- * `deno task seed-table [--seconds N] [--cache-size GiB] [--dir DIRECTORY] [--json FILE]`: the table that dm-writeboost was shown
- * with, in one run: on loop devices that the kernel throttles to the speed of a disk and of a SATA drive.
+ * `deno task seed-table [--seconds N] [--rounds N] [--rows ABC…] [--speed FACTOR] [--cache-size GiB] [--dir DIRECTORY]
+ * [--json FILE]`: the table that dm-writeboost was shown with, in one run: on loop devices that the kernel throttles to the speed
+ * of a disk and of a SATA drive. And, with a small log, what comes when it is full.
  *
  * ```text
- * A  the slow device, random          D  nbdboost, random
- * B  the fast device, random          E  nbdboost, random, a flush every 8 writes
- * C  the fast device, sequential      F  nbdboost, random, the fast device in memory and not throttled
+ * A  the slow device, random          E  nbdboost, random, a flush every 8 writes
+ * B  the fast device, random          F  nbdboost, random, the fast device in memory and not throttled
+ * C  the fast device, sequential      G  nbdboost, random, from an empty log of 64 MiB to well after it is full
+ * D  nbdboost, random                 H  the same, full from the beginning
  * ```
- * All rows write 4 KiB at a queue depth of 64, C 512 KiB. Needs root, Linux with the blkio controller of cgroup v1, losetup
- * and fio with its nbd engine; without them it says so and does nothing. DIRECTORY gets two files as large as the devices, which
- * are removed at the end. The bar: D at least 0.985 of C.
+ * All rows write 4 KiB at a queue depth of 64, C 512 KiB. In a round each row is measured once, one after the other; medians of
+ * the rounds are shown. `--speed 0.25` makes both devices so much slower, for machines on which fio and the server together
+ * are slower than the fast one. Needs root, Linux with the blkio controller of cgroup v1, losetup
+ * and fio with its nbd engine; without them it says so and does nothing. DIRECTORY gets files as large as the devices, which
+ * are removed at the end. The bars: D at least 0.985 of C; H not below A.
+ *
+ * The throttles are the root group's, which limit everybody, the kernel's own threads too: a throttle of the server's group
+ * would not see what they write back of a page cache.
  *
  * @module
  */
+
+import { availableParallelism, cpus } from "node:os";
 
 /** What the throttle makes of the devices; the figures of the published table. */
 const slowWritesPerSecond = 226;
 const fastWritesPerSecond = 49_300;
 const fastBytesPerSecond = 266_000_000;
 const slowBytes = 2 * 1024 ** 3;
-const group = `/sys/fs/cgroup/blkio/nbdboost-table-${Deno.pid}`;
+/** The log of rows G and H. */
+const smallBytes = 65 * 1024 ** 2;
+const group = "/sys/fs/cgroup/blkio";
+
+/** What a row measured. */
+interface Row {
+  bytesPerSecond: number;
+  p999Ms: number;
+  longestMs: number;
+}
 
 const options = parse(Deno.args);
 const missing = await whatIsMissing();
@@ -28,52 +46,117 @@ if (missing) {
   Deno.exit(0);
 }
 
-const rows: Record<string, number> = {};
+const names: Record<string, string> = {
+  A: "the slow device, random",
+  B: "the fast device, random",
+  C: "the fast device, sequential",
+  D: "nbdboost, random",
+  E: "nbdboost, random, a flush every 8 writes",
+  F: "nbdboost, random, the fast device in memory",
+  G: "nbdboost, random, from an empty log to a full one",
+  H: "nbdboost, random, the log full",
+};
+const rounds: Record<string, Row>[] = [];
 const undo: (() => Promise<void>)[] = [];
+const machine = `${
+  cpus()[0]?.model ?? "unknown"
+}, ${availableParallelism()} cores, Deno ${Deno.version.deno}, commit ${
+  (await output("git", ["rev-parse", "--short", "HEAD"]).catch(() => "unknown")).trim()
+}`;
+console.log(`${machine}; ${options.rounds} rounds of ${options.seconds} s a row, speed ${options.speed}\n`);
 try {
   await measure();
 } finally {
   for (const action of undo.reverse()) await action().catch((error) => console.error(`${error}`));
 }
-if (options.json) await Deno.writeTextFile(options.json, JSON.stringify({ options, rows }, undefined, 1));
+report();
 
 async function measure(): Promise<void> {
   const directory = await Deno.makeTempDir({ dir: options.directory, prefix: "nbdboost-table-" });
   undo.push(() => Deno.remove(directory, { recursive: true }));
   const slow = await loop(`${directory}/slow`, slowBytes);
   const fast = await loop(`${directory}/fast`, options.cacheBytes);
-  await Deno.mkdir(group);
-  undo.push(() => Deno.remove(group));
+  const small = await loop(`${directory}/small`, smallBytes);
   for (const kind of ["read", "write"]) {
     await throttle(`${kind}_iops_device`, slow, slowWritesPerSecond);
-    await throttle(`${kind}_iops_device`, fast, fastWritesPerSecond);
-    await throttle(`${kind}_bps_device`, fast, fastBytesPerSecond);
+    for (const device of [fast, small]) {
+      await throttle(`${kind}_iops_device`, device, fastWritesPerSecond);
+      await throttle(`${kind}_bps_device`, device, fastBytesPerSecond);
+    }
   }
-  await row("A", "the slow device, random", () => fioOnDevice(slow, "randwrite", "4k"));
-  await row("B", "the fast device, random", () => fioOnDevice(fast, "randwrite", "4k"));
-  await row("C", "the fast device, sequential", () => fioOnDevice(fast, "write", "512k"));
-  await row("D", "nbdboost, random", () => fioOnServer(fast, slow, directory, []));
-  await row(
-    "E",
-    "nbdboost, random, a flush every 8 writes",
-    () => fioOnServer(fast, slow, directory, ["--fsync=8"]),
-  );
   const memoryDirectory = await Deno.makeTempDir({ dir: "/dev/shm", prefix: "nbdboost-table-" });
   undo.push(() => Deno.remove(memoryDirectory, { recursive: true }));
   const memory = await loop(`${memoryDirectory}/fast`, options.cacheBytes);
-  await row(
-    "F",
-    "nbdboost, random, the fast device in memory",
-    () => fioOnServer(memory, slow, directory, []),
-  );
-  console.log(
-    `\nD / C: ${(rows.D! / rows.C!).toFixed(3)} (bar 0.985); D / A: ${(rows.D! / rows.A!).toFixed(0)}`,
-  );
+  for (let i = 0; i < options.rounds; i++) {
+    const round: Record<string, Row> = {};
+    rounds.push(round);
+    const row = async (name: string, action: () => Promise<Row>) => {
+      if (!options.rows.includes(name)) return;
+      const result = round[name] = await action();
+      console.log(`round ${i + 1}, ${name}: ${describe(result)}`);
+    };
+    await row("A", () => fioOnDevice(slow, "randwrite", "4k"));
+    await row("B", () => fioOnDevice(fast, "randwrite", "4k"));
+    await row("C", () => fioOnDevice(fast, "write", "512k"));
+    await row("D", () => onServer(fast, slow, directory, () => fioOnServer(directory, [])));
+    await row("E", () => onServer(fast, slow, directory, () => fioOnServer(directory, ["--fsync=8"])));
+    await row("F", () => onServer(memory, slow, directory, () => fioOnServer(directory, [])));
+    if (options.rows.includes("G") || options.rows.includes("H")) {
+      await onServer(small, slow, directory, async () => {
+        const filling = await fioOnServer(directory, []);
+        await row("G", () => Promise.resolve(filling));
+        await row("H", () => fioOnServer(directory, []));
+      });
+    }
+  }
 }
 
-async function row(name: string, what: string, action: () => Promise<number>): Promise<void> {
-  rows[name] = await action();
-  console.log(`${name}  ${what.padEnd(44)} ${(rows[name] / 1e6).toFixed(3).padStart(9)} MB/s`);
+function describe({ bytesPerSecond, p999Ms, longestMs }: Row): string {
+  return `${(bytesPerSecond / 1e6).toFixed(3).padStart(9)} MB/s, 99.9 % within ${
+    p999Ms.toFixed(0)
+  } ms, longest ${longestMs.toFixed(0)} ms`;
+}
+
+function median(values: number[]): number {
+  const sorted = values.toSorted((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
+}
+
+/** The median over the rounds of what `of` makes of each that measured all of `needed`. */
+function over(needed: string, of: (round: Record<string, Row>) => number): number | undefined {
+  const whole = rounds.filter((round) => [...needed].every((name) => round[name] !== undefined));
+  return whole.length === 0 ? undefined : median(whole.map(of));
+}
+
+function report(): void {
+  console.log("\n| row | MB/s | 99.9 % of writes within | longest write |\n| --- | ---: | ---: | ---: |");
+  const medians: Record<string, Row> = {};
+  for (const [name, what] of Object.entries(names)) {
+    const bytesPerSecond = over(name, (round) => round[name]!.bytesPerSecond);
+    if (bytesPerSecond === undefined) continue;
+    const p999Ms = over(name, (round) => round[name]!.p999Ms)!;
+    const longestMs = Math.max(...rounds.map((round) => round[name]?.longestMs ?? 0));
+    medians[name] = { bytesPerSecond, p999Ms, longestMs };
+    console.log(
+      `| ${name} ${what} | ${(bytesPerSecond / 1e6).toFixed(3)} | ${p999Ms.toFixed(0)} ms | ${
+        longestMs.toFixed(0)
+      } ms |`,
+    );
+  }
+  const share = (name: string, of: string) =>
+    over(name + of, (round) => round[name]!.bytesPerSecond / round[of]!.bytesPerSecond);
+  const ratios = { "D/C": share("D", "C"), "D/A": share("D", "A"), "H/A": share("H", "A") };
+  console.log(
+    `\nD / C: ${ratios["D/C"]?.toFixed(3)} (bar 0.985); D / A: ${ratios["D/A"]?.toFixed(0)}; H / A: ${
+      ratios["H/A"]?.toFixed(2)
+    } (bar 1.00)`,
+  );
+  if (!options.json) return;
+  Deno.writeTextFileSync(
+    options.json,
+    JSON.stringify({ machine, options, names, medians, ratios, rounds }, undefined, 1) + "\n",
+  );
 }
 
 /** Makes a file and a loop device over it; returns the device's path. */
@@ -89,46 +172,40 @@ async function loop(path: string, bytes: number): Promise<string> {
 async function throttle(limit: string, device: string, value: number): Promise<void> {
   const { rdev } = await Deno.stat(device);
   const [major, minor] = [rdev! >> 8 & 0xfff, rdev! & 0xff];
-  await Deno.writeTextFile(`${group}/blkio.throttle.${limit}`, `${major}:${minor} ${value}`);
+  const path = `${group}/blkio.throttle.${limit}`;
+  await Deno.writeTextFile(path, `${major}:${minor} ${Math.round(value * options.speed)}`);
+  undo.push(() => Deno.writeTextFile(path, `${major}:${minor} 0`));
 }
 
-/** Runs fio in the throttled group, straight on a device. */
-function fioOnDevice(device: string, pattern: string, size: string): Promise<number> {
+/** Runs fio straight on a device. */
+function fioOnDevice(device: string, pattern: string, size: string): Promise<Row> {
   return fio([`--filename=${device}`, "--ioengine=libaio", "--direct=1", `--rw=${pattern}`, `--bs=${size}`]);
 }
 
-/** Formats, serves with the server in the throttled group, and runs fio against it. */
-async function fioOnServer(
+/** Runs fio against the server. */
+function fioOnServer(directory: string, extra: string[]): Promise<Row> {
+  const uri = `--uri=nbd+unix:///?socket=${directory}/socket`;
+  return fio(["--ioengine=nbd", uri, "--rw=randwrite", "--bs=4k", ...extra]);
+}
+
+/** Formats, and serves while `body` runs. */
+async function onServer<T>(
   cache: string,
   backing: string,
   directory: string,
-  extra: string[],
-): Promise<number> {
-  const socket = `${directory}/socket`;
-  await output(Deno.execPath(), [
-    "run",
-    "-A",
-    "cli.ts",
-    "format",
-    "--cache",
-    cache,
-    "--backing",
-    backing,
-    "--force",
-  ]);
+  body: () => Promise<T>,
+): Promise<T> {
+  const devices = ["--cache", cache, "--backing", backing];
+  await output(Deno.execPath(), ["run", "-A", "cli.ts", "format", ...devices, "--force"]);
   const server = inGroup(Deno.execPath(), [
-    ...["run", "-A", "cli.ts", "serve", "--cache", cache, "--backing", backing],
-    ...["--listen", `nbd+unix:///?socket=${socket}`],
-  ], "piped");
+    ...["run", "-A", "cli.ts", "serve", ...devices],
+    ...["--listen", `nbd+unix:///?socket=${directory}/socket`],
+  ]);
+  // Nobody reads what it says, but it must not wait for that either.
+  server.stderr.pipeTo(new WritableStream()).catch(() => {});
   try {
     await untilReady(server.stdout);
-    return await fio([
-      "--ioengine=nbd",
-      `--uri=nbd+unix:///?socket=${socket}`,
-      "--rw=randwrite",
-      "--bs=4k",
-      ...extra,
-    ]);
+    return await body();
   } finally {
     server.kill("SIGTERM");
     await server.status;
@@ -146,21 +223,35 @@ async function untilReady(stdout: ReadableStream<Uint8Array>): Promise<void> {
   throw new Error(`the server ended before it was ready: ${text}`);
 }
 
-async function fio(args: string[]): Promise<number> {
+async function fio(args: string[]): Promise<Row> {
   const child = inGroup("fio", [
-    ...["--name=row", "--iodepth=64", "--time_based", `--runtime=${options.seconds}`, "--output-format=json"],
+    // Each run writes other blocks: those that the log holds already would cost the slow device nothing.
+    ...[
+      "--name=row",
+      "--randrepeat=0",
+      "--iodepth=64",
+      "--time_based",
+      `--runtime=${options.seconds}`,
+      "--output-format=json",
+    ],
     ...[`--size=${Math.min(slowBytes, options.cacheBytes)}`, ...args],
-  ], "piped");
+  ]);
   const { success, stdout, stderr } = await child.output();
   if (!success) throw new Error(`fio failed: ${new TextDecoder().decode(stderr)}`);
   const text = new TextDecoder().decode(stdout);
-  return JSON.parse(text.slice(text.indexOf("{"))).jobs[0].write.bw_bytes;
+  const { bw_bytes, clat_ns } = JSON.parse(text.slice(text.indexOf("{"))).jobs[0].write;
+  return {
+    bytesPerSecond: bw_bytes,
+    p999Ms: (clat_ns.percentile?.["99.900000"] ?? 0) / 1e6,
+    longestMs: clat_ns.max / 1e6,
+  };
 }
 
-/** Starts a command whose I/O the kernel throttles. */
-function inGroup(command: string, args: string[], stdout: "piped" | "null"): Deno.ChildProcess {
+/** Starts a command in the group whose I/O is throttled. */
+function inGroup(command: string, args: string[]): Deno.ChildProcess {
   const script = `echo $$ > ${group}/cgroup.procs && exec "$0" "$@"`;
-  return new Deno.Command("sh", { args: ["-c", script, command, ...args], stdout, stderr: "piped" }).spawn();
+  return new Deno.Command("sh", { args: ["-c", script, command, ...args], stdout: "piped", stderr: "piped" })
+    .spawn();
 }
 
 async function output(command: string, args: string[]): Promise<string> {
@@ -172,9 +263,9 @@ async function output(command: string, args: string[]): Promise<string> {
 async function whatIsMissing(): Promise<string | undefined> {
   if (Deno.build.os !== "linux" || Deno.uid() !== 0) return "loop devices and throttles need Linux and root";
   try {
-    await Deno.stat("/sys/fs/cgroup/blkio/cgroup.procs");
+    await Deno.stat(`${group}/blkio.throttle.write_iops_device`);
   } catch {
-    return "there is no blkio controller of cgroup v1 at /sys/fs/cgroup/blkio";
+    return `there is no blkio controller of cgroup v1 at ${group}`;
   }
   for (const command of ["fio", "losetup"]) {
     try {
@@ -193,6 +284,9 @@ function parse(args: string[]) {
   };
   return {
     seconds: Number(value("--seconds") ?? 5),
+    rounds: Number(value("--rounds") ?? 3),
+    rows: value("--rows") ?? "ABCDEFGH",
+    speed: Number(value("--speed") ?? 1),
     cacheBytes: Number(value("--cache-size") ?? 4) * 1024 ** 3,
     directory: value("--dir") ?? Deno.env.get("TMPDIR") ?? "/var/tmp",
     json: value("--json"),

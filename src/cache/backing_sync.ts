@@ -12,12 +12,17 @@ import { assert } from "../errors.ts";
 import { noSlot } from "../wasm/kernels.ts";
 import type { Core } from "./core.ts";
 
-/** Most and fewest blocks that may be written and not synced. */
+/** Most blocks that may be written and not synced. */
 export const unsyncedBlocksMax = 16384;
-const unsyncedBlocksMin = 64;
-/** As many to begin with. */
-const unsyncedBlocksFirst = 1024;
-/** A sync that takes longer halves that number, one that takes much less doubles it. */
+/**
+ * Most and fewest requests that may be, and as many to begin with: what a slow disk does in half a second or so. A request
+ * counts for one more per so many blocks of it.
+ */
+const unsyncedRequestsMax = 16384;
+const unsyncedRequestsMin = 16;
+const unsyncedRequestsFirst = 128;
+const blocksAsRequest = 128;
+/** After a sync that took longer there may be as many as take half of it; one of many that took much less doubles them. */
 const slowSyncMs = 500;
 const fastSyncMs = 250;
 
@@ -29,10 +34,12 @@ export class BackingSync {
   /** Whether the last sync failed. */
   failed = false;
   /**
-   * Blocks that may be written before the next sync. A backing behind a page cache takes writes at once and lets the sync wait
-   * for all of them: without this bound the tail, and so a full log's writers, would wait for minutes.
+   * Requests since the last sync, and how many there may be before the next. A backing behind a page cache takes writes at
+   * once and lets the sync wait for all of them: without this bound the tail, and so a full log's writers, would wait for
+   * minutes.
    */
-  unsyncedMax: number = unsyncedBlocksFirst;
+  #requests = 0;
+  #requestsMax = unsyncedRequestsFirst;
   /** The sync under way, and the one that waits for its turn. */
   #line: Promise<void> = Promise.resolve();
   #next: Promise<void> | undefined;
@@ -70,7 +77,8 @@ export class BackingSync {
     written.moveInto(syncing);
     bypassed.syncBegins();
     statistics.backingSyncs++;
-    const count = syncing.count;
+    const requests = this.#requests;
+    this.#requests = 0;
     const startMs = clock.monotonicMs();
     try {
       await backing.sync();
@@ -84,14 +92,28 @@ export class BackingSync {
     }
     this.failed = false;
     bypassed.synced();
-    this.#adapt(clock.monotonicMs() - startMs, count);
+    this.#adapt(clock.monotonicMs() - startMs, requests);
     this.#settle();
   }
 
-  #adapt(ms: number, blocks: number): void {
+  /** A request to write so many blocks has ended. */
+  noteRequest(blocks: number): void {
+    this.#requests += 1 + Math.floor(blocks / blocksAsRequest);
+  }
+
+  /** Whether nothing more should be written before a sync. */
+  get isDue(): boolean {
+    return this.#requests >= this.#requestsMax || this.#core.kernels.written.count >= unsyncedBlocksMax;
+  }
+
+  #adapt(ms: number, requests: number): void {
     if (ms > slowSyncMs) {
-      this.unsyncedMax = Math.max(unsyncedBlocksMin, Math.min(this.unsyncedMax, blocks) >>> 1);
-    } else if (ms < fastSyncMs) this.unsyncedMax = Math.min(unsyncedBlocksMax, this.unsyncedMax * 2);
+      const most = Math.floor(Math.min(this.#requestsMax, requests) * fastSyncMs / ms);
+      this.#requestsMax = Math.max(unsyncedRequestsMin, most);
+    } else if (ms < fastSyncMs && requests * 2 >= this.#requestsMax) {
+      // A sync of few says nothing about many.
+      this.#requestsMax = Math.min(unsyncedRequestsMax, this.#requestsMax * 2);
+    }
   }
 
   #unclean(): void {

@@ -45,6 +45,8 @@ export function stagingBlocksOf(slotCount: number): number {
 export interface Batch {
   readonly loader: BatchLoader;
   count: number;
+  /** The highest sequence that its blocks may have. */
+  reach: number;
   /** Requests that have not ended. */
   pending: number;
   /** Why a block could not be read. */
@@ -103,6 +105,7 @@ export class BatchLoader {
     this.#batch = {
       loader: this,
       count: 0,
+      reach: 0,
       pending: 0,
       failure: undefined,
       syncFailures: 0,
@@ -120,7 +123,7 @@ export class BatchLoader {
   collect(from: number, to: number, limit: number, isTaken: (block: number) => boolean): Batch {
     const { kernels, segments } = this.#core;
     const batch = this.#batch;
-    batch.count = batch.pending = 0;
+    batch.count = batch.pending = batch.reach = 0;
     batch.failure = undefined;
     const durable = this.#writer.durableSequence;
     const countMax = Math.min(limit, this.#capacity);
@@ -140,7 +143,7 @@ export class BatchLoader {
   collectSlots(from: number, to: number): Batch {
     const { kernels } = this.#core;
     const batch = this.#batch;
-    batch.count = batch.pending = 0;
+    batch.count = batch.pending = batch.reach = 0;
     batch.failure = undefined;
     for (let slot = from; slot < to && batch.count < this.#capacity; slot++) {
       const block = kernels.reverse[slot]!;
@@ -159,6 +162,7 @@ export class BatchLoader {
     batch.masks[i] = kernels.masks[slot]!;
     batch.skipped[i] = batch.failed[i] = batch.parts[i] = 0;
     batch.laps[i] = segments.firstSequence[segments.of(slot)]!;
+    batch.reach = Math.max(batch.reach, segments.lastSequence[segments.of(slot)]!);
     segments.pins[segments.of(slot)]!++;
   }
 

@@ -138,7 +138,9 @@ export class Bypass {
 
   /** Log-rules.md 8, for blocks [start, end). */
   #mayPass(start: number, end: number): boolean {
-    const { kernels, versions, segments, copies } = this.#core;
+    const { kernels, versions, segments, copies, history } = this.#core;
+    // It would change the past that is held.
+    if (history.held) return false;
     if (this.#writer.failure || versions.touched.any(start, end)) return false;
     if (versions.poison.any || kernels.zeroDirty.any(start, end)) return false;
     for (let block = start; block < end; block++) {
@@ -159,7 +161,7 @@ export class Bypass {
     bytes: Uint8Array,
     byLog: (offset: number, bytes: Uint8Array) => Promise<void>,
   ): Promise<boolean> {
-    const { backing, bypassed, kernels, statistics } = this.#core;
+    const { backing, bypassed, kernels, statistics, history } = this.#core;
     const start = this.#firstWhole(offset);
     const end = this.#lastWhole(offset + bytes.length);
     if (!this.#mayPass(start, end)) return false;
@@ -170,12 +172,15 @@ export class Bypass {
     for (let block = start; block < end; block++) kernels.indexRemove(block);
     bypassed.changes++;
     bypassed.inFlight++;
+    history.bypassed(this.#writer.openSequence);
     try {
       await backing.write(from, bytes.subarray(from - offset, to - offset) as Uint8Array<ArrayBuffer>);
     } catch {
       // The log takes it, and write-back deals with a backing that refuses.
       return false;
     } finally {
+      // Records that were sealed meanwhile do not tell of it either.
+      history.bypassed(this.#writer.openSequence);
       bypassed.inFlight--;
       bypassed.changes++;
     }

@@ -11,14 +11,13 @@
 import { DamageError, DeviceError } from "../errors.ts";
 import type { SuperblockStore } from "../log/superblock_store.ts";
 import { formatUuid, type Superblock } from "../log/superblock.ts";
-import type { LogWriter } from "../log/writer.ts";
-import { Bypass } from "./bypass.ts";
 import { closeCleanly } from "./close.ts";
 import { checkRange, type Core } from "./core.ts";
 import { drainCache, type DrainOptions, type DrainReport } from "./drain.ts";
 import { eachExtent, eachMark, readsZeroNow } from "./extents.ts";
+import { CacheHistory, type FrozenVolume } from "./cache_history.ts";
+import { type Engine, makeEngine } from "./engine.ts";
 import { FlushTimer } from "./flush_timer.ts";
-import { IdleMark } from "./idle_mark.ts";
 import { LentBuffers } from "./lent_buffers.ts";
 import { loseVersion, lostRanges, persistLosses } from "./losses.ts";
 import { type CacheMap, MapMaker } from "./map.ts";
@@ -29,22 +28,9 @@ import { ReadSlots } from "./read_slots.ts";
 import { Reads } from "./reads.ts";
 import { Room } from "./room.ts";
 import { type CacheStatus, makeStatus } from "./status.ts";
-import { Tail } from "./tail.ts";
 import type { Tunables } from "./tunables.ts";
 import type { Extent, MarkedExtent, MarkKind, ReadEnd, Volume, WriteOptions } from "./volume.ts";
-import { WriteBack } from "./writeback.ts";
-import { readOnlyError, Writes } from "./writes.ts";
-
-/** The parts that exist only when the log may be written. */
-interface Engine {
-  writer: LogWriter;
-  store: SuperblockStore;
-  room: Room;
-  tail: Tail;
-  writes: Writes;
-  writeback: WriteBack;
-  idleMark: IdleMark;
-}
+import { readOnlyError } from "./writes.ts";
 
 /** What a cache is made of. */
 interface Parts {
@@ -127,6 +113,8 @@ export class Cache implements Volume {
   readonly recovery: RecoveryReport;
   /** The legs of a mirrored cache device, undefined when it is a plain one. */
   readonly mirror: Mirror | undefined;
+  /** The past, as far as the log still holds it: flush points, views of them, and holding it. */
+  readonly history: CacheHistory;
 
   /**
    * Use `openCache`.
@@ -140,34 +128,19 @@ export class Cache implements Volume {
     this.recovery = recovery;
     this.#openedMs = core.clock.monotonicMs();
     this.#reads = new Reads(core);
+    this.history = new CacheHistory(
+      core,
+      () => this.#engine?.store,
+      (action) => this.#counted(() => action(this.#writable())),
+    );
     this.#lentBuffers = new LentBuffers(core.kernels);
     const { writer } = core;
     const room = writer && new Room(writer, core.clock, core.tunables);
     this.#readSlots = new ReadSlots(core, room, () => this.#readSlotEnded());
     this.#longReads = new LongReads(core, room, () => this.#readSlotEnded());
     if (!writer || !room || !store) return;
-    const tail = new Tail(core, writer, store, room, this.#reads);
-    const writeback = new WriteBack(core, writer, tail, room);
-    room.onSpaceNeeded = () => writeback.needSpace();
-    room.holdClients = () => core.statistics.unrecordedLosses > 0;
-    core.copies.attach(writer, room);
-    const bypass = new Bypass(core, writer, writeback.backing);
-    const idleMark = new IdleMark(core.clock, writer, store);
-    writer.onProgress = () => {
-      idleMark.noteProgress();
-      return room.wake();
-    };
-    writer.onFailure = (error) => core.warn(error.message, "error");
-    const writes = new Writes(core, writer, this.#reads, room, bypass);
-    this.#engine = {
-      writer,
-      store,
-      room,
-      tail,
-      writeback,
-      idleMark,
-      writes,
-    };
+    this.#engine = makeEngine(core, writer, store, room, this.#reads);
+    const { writeback, writes } = this.#engine;
     writeback.start();
     this.#flushTimer = new FlushTimer(core.clock, core.tunables, () => writes.durable());
   }
@@ -328,6 +301,27 @@ export class Cache implements Volume {
     return Promise.resolve(eachMark(this.#core, kind, offset, length, limit));
   }
 
+  /** See `Volume.frozen`. */
+  frozen(sequence: number): Promise<FrozenVolume> {
+    return this.history.view(sequence);
+  }
+
+  /** See `Volume.knowsChangesSince`. */
+  knowsChangesSince(sequence: number): boolean {
+    return this.#closed === undefined && this.history.knowsChangesSince(sequence);
+  }
+
+  /** See `Volume.changesSince`. */
+  async changesSince(
+    sequence: number,
+    offset: number,
+    length: number,
+    limit: number,
+  ): Promise<MarkedExtent[]> {
+    checkRange(this.#core, offset, length);
+    return await this.#counted(() => this.history.changesSince(sequence, offset, length, limit));
+  }
+
   /** See `Volume.zeroesNow`: true where zeroes were written or trimmed, and the backing device does not know yet. */
   zeroesNow(offset: number, length: number): boolean {
     return this.#closed === undefined && readsZeroNow(this.#core, offset, length);
@@ -361,6 +355,7 @@ export class Cache implements Volume {
       );
     }
     const { writeback } = this.#writable();
+    this.history.refuseHeld("drain");
     this.#draining++;
     try {
       return await drainCache(this.#core, writeback, this.#reads, options);

@@ -21,8 +21,8 @@ export interface CheckOptions {
   cache: string | BlockDevice;
   /** Also verifies that this is its backing device. */
   backing?: string | BlockDevice;
-  /** Called twice over: segments walked and segments in all, then records verified and records in all. */
-  onProgress?: (done: number, total: number) => void;
+  /** Gets what is done and what is to be done: of `reading` segments, then of `verifying` records. */
+  onProgress?: (done: number, total: number, phase: "reading" | "verifying") => void;
 }
 
 /** One thing that is wrong. */
@@ -91,7 +91,7 @@ export interface CheckReport {
 export async function checkCache(options: CheckOptions): Promise<CheckReport> {
   const device = await openTarget(options.cache, false);
   try {
-    const scan = await scanCache(device, options.onProgress);
+    const scan = await scanCache(device, (done, total) => options.onProgress?.(done, total, "reading"));
     if (options.backing !== undefined) {
       const backing = await openTarget(options.backing, false);
       try {
@@ -110,7 +110,7 @@ export async function checkCache(options: CheckOptions): Promise<CheckReport> {
 export async function checkScan(
   device: BlockDevice,
   scan: Scan,
-  onProgress?: (done: number, total: number) => void,
+  onProgress?: CheckOptions["onProgress"],
 ): Promise<CheckReport> {
   const problems: Problem[] = [];
   const notes: string[] = [];
@@ -134,7 +134,7 @@ export async function checkScan(
   let verifiedBlocks = 0;
   for (const [i, record] of scan.records.entries()) {
     verifiedBlocks += await checkRecord(scan, record, problems);
-    onProgress?.(i + 1, scan.records.length);
+    onProgress?.(i + 1, scan.records.length, "verifying");
   }
   const { versions, walk, superblock } = scan;
   return {

@@ -31,7 +31,15 @@ const prefetchesMax = 8;
 
 type Parts = Pick<
   Core,
-  "kernels" | "versions" | "segments" | "locks" | "tunables" | "statistics" | "bypassed" | "backing"
+  | "kernels"
+  | "versions"
+  | "segments"
+  | "locks"
+  | "tunables"
+  | "statistics"
+  | "bypassed"
+  | "backing"
+  | "history"
 >;
 
 /** Puts clean copies. */
@@ -88,7 +96,8 @@ export class CleanCopies {
   /** Whether blocks that a client's read misses are to be kept: not those of a long run. */
   wants(offset: number, length: number): boolean {
     const limit = this.#core.tunables.readCacheThreshold;
-    return limit > 0 && this.#writer !== undefined &&
+    // While history is held the log gives nothing back, so it is for writes.
+    return limit > 0 && this.#writer !== undefined && !this.#core.history.held &&
       this.#streams.note(offset, length) <= limit * blockBytes;
   }
 
@@ -160,7 +169,8 @@ export class CleanCopies {
    * 256 MiB, and not while too many others do so.
    */
   async prefetch(offset: number, length: number): Promise<void> {
-    const isOn = this.#core.tunables.readCacheThreshold > 0 && this.#writer !== undefined;
+    const { tunables, history } = this.#core;
+    const isOn = tunables.readCacheThreshold > 0 && this.#writer !== undefined && !history.held;
     if (!isOn || this.#prefetches >= prefetchesMax) return;
     this.#prefetches++;
     try {

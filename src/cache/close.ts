@@ -13,6 +13,7 @@ import type { SuperblockStore } from "../log/superblock_store.ts";
 import type { Superblock } from "../log/superblock.ts";
 import type { LogWriter } from "../log/writer.ts";
 import type { Core } from "./core.ts";
+import { closedHistory } from "./history.ts";
 import { takeSamples } from "./pair.ts";
 import type { Tail } from "./tail.ts";
 import type { WriteBack } from "./writeback.ts";
@@ -49,6 +50,7 @@ export async function closeCleanly(
     ...engine.store.current,
     clean: true,
     head: engine.writer.head,
+    history: closedHistory(engine.store.current.history, core.history),
     closedMs: clock.wallMs(),
     backing: await backing.identity(),
     samples: await takeSamples(core),
@@ -56,6 +58,6 @@ export async function closeCleanly(
   await writeCheckpoint(device, closing, bits);
   // The checkpoint is durable before a superblock calls for it.
   await engine.writer.syncDevice();
-  const { clean, head, closedMs, backing: identity, samples } = closing;
-  await engine.store.write({ clean, head, closedMs, backing: identity, samples });
+  const { clean, head, history, closedMs, backing: identity, samples } = closing;
+  await engine.store.write({ clean, head, history, closedMs, backing: identity, samples });
 }

@@ -15,6 +15,7 @@ import type { Kernels } from "../wasm/kernels.ts";
 import type { Bypassed } from "./bypass.ts";
 import type { CleanCopies } from "./clean_copies.ts";
 import type { Foreground } from "./foreground.ts";
+import type { History } from "./history.ts";
 import type { RangeLocks } from "./locks.ts";
 import type { Statistics } from "./statistics.ts";
 import type { Tunables } from "./tunables.ts";
@@ -43,6 +44,8 @@ export interface Core {
   readonly clock: Clock;
   readonly tunables: Tunables;
   readonly statistics: Statistics;
+  /** What of the past can be had; whoever writes to the backing asks and tells it. */
+  readonly history: History;
   /** Tells people of something that they must know; one sentence. */
   readonly warn: Warn;
   /** A dirty block's only copy cannot be read or verified any more. */

@@ -15,7 +15,7 @@ import { RefusedError, UsageError } from "../errors.ts";
 import { emptySlotBits, writeCheckpoint } from "../log/checkpoint.ts";
 import { backingBlocksOf, type Geometry, planGeometry, segmentBlocksOf } from "../log/geometry.ts";
 import { segmentBlocksDefault, superblockOffsets } from "../log/layout.ts";
-import { encodeSuperblock, formatUuid, type Superblock } from "../log/superblock.ts";
+import { encodeSuperblock, formatUuid, noHistory, type Superblock } from "../log/superblock.ts";
 import { portableIo } from "../io/portable.ts";
 import { type LegMark, newLegName, writeLegMarks } from "../log/leg_mark.ts";
 import { isNbdUri } from "../nbd/uri.ts";
@@ -167,6 +167,7 @@ export async function formatDevices(
     tail: start,
     durableMark: 0,
     head: start,
+    history: { ...noHistory, floor: 0 },
     createdMs: now,
     closedMs: now,
     backingBytes: backing.sizeBytes,

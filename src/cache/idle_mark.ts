@@ -2,7 +2,7 @@
  * The idle mark: when a while has passed without a log write, the durable mark goes into a superblock, un-synced. Until a
  * mark that covers it is on the device, rot in the newest records looks like a torn end.
  *
- * A record that is being filled will soon carry the mark in its header, for nothing: it is waited for, a second at most.
+ * A record that is being filled will soon carry the mark in its header, for nothing: it is waited for, two seconds at most.
  *
  * @module
  */
@@ -14,7 +14,7 @@ import type { LogWriter } from "../log/writer.ts";
 /** How long nothing must have been sealed. */
 const idleMs = 10;
 /** The same while the open record holds something. */
-const fillingMs = 1000;
+const fillingMs = 2000;
 /** While something always has been, it looks less and less often: a look costs a timer. */
 const lookMsMax = 160;
 

@@ -68,6 +68,9 @@ export class LongReads implements TransferEnd {
   readonly #startedMs = new Float64Array(transfersMax);
   /** Failed syncs of what has gone past the log, when a transfer of the backing began. */
   readonly #failures = new Int32Array(transfersMax);
+  /** Where in the backing it lies, and the read cache's generation then; negative where nothing is to be kept. */
+  readonly #offset = new Float64Array(transfersMax);
+  readonly #generation = new Float64Array(transfersMax);
 
   /** `onEnd` is called after each read's end, and tells whether it settled promises. */
   constructor(core: Core, room: Room | undefined, onEnd: () => boolean) {
@@ -167,7 +170,7 @@ export class LongReads implements TransferEnd {
   }
 
   #begin(read: number, offset: number, slot: number, pointer: number, bytes: number): number {
-    const { kernels, segments, geometry, foreground, bypassed } = this.#core;
+    const { kernels, segments, geometry, foreground, bypassed, copies } = this.#core;
     const isBacking = slot === noSlot;
     const device = isBacking ? this.#backing! : this.#log!;
     const place = isBacking ? offset : geometry.logOffset + slot * blockBytes;
@@ -184,6 +187,8 @@ export class LongReads implements TransferEnd {
     if (isBacking) {
       this.#startedMs[transfer] = foreground.begin();
       this.#failures[transfer] = bypassed.failures;
+      this.#offset[transfer] = offset;
+      this.#generation[transfer] = copies.wants(offset, bytes) ? copies.generation : -1;
     } else segments.pins[segments.of(slot)]!++;
     this.#read[transfer] = read;
     this.#slot[transfer] = isBacking ? inBacking : slot;
@@ -195,7 +200,7 @@ export class LongReads implements TransferEnd {
 
   /** The devices' part; not to be called. */
   transferred(result: number, transfer: number): boolean {
-    const { segments, statistics, foreground, bypassed } = this.#core;
+    const { kernels, segments, statistics, foreground, bypassed, copies } = this.#core;
     const read = this.#read[transfer]!;
     const slot = this.#slot[transfer]!;
     const bytes = this.#bytes[transfer]!;
@@ -207,6 +212,10 @@ export class LongReads implements TransferEnd {
       foreground.end(this.#startedMs[transfer]!);
       good = good && this.#failures[transfer] === bypassed.failures;
       if (good) statistics.readMissBlocks += blocks;
+      const generation = this.#generation[transfer]!;
+      if (good && generation >= 0) {
+        copies.keep(this.#offset[transfer]!, kernels.bytes, this.#pointer[transfer]!, bytes, generation);
+      }
     } else {
       good = good && this.#verify(slot, this.#pointer[transfer]!, blocks);
       if (--segments.pins[segments.of(slot)]! === 0 && this.#room !== undefined) settled = this.#room.wake();

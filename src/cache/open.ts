@@ -11,7 +11,7 @@
 import { type Clock, systemClock } from "../clock.ts";
 import type { BlockDevice } from "../device/block_device.ts";
 import { MirrorDevice } from "../device/mirror.ts";
-import { RefusedError } from "../errors.ts";
+import { RefusedError, UsageError } from "../errors.ts";
 import { readCheckpoint, type SlotBits } from "../log/checkpoint.ts";
 import type { Epoch } from "../log/codec.ts";
 import { backingBlocksOf } from "../log/geometry.ts";
@@ -19,7 +19,7 @@ import { entryBytes, recordEntriesMax } from "../log/layout.ts";
 import { LogReader } from "../log/reader.ts";
 import { type Gap, type Walk, walkLog } from "../log/recovery.ts";
 import { Segments } from "../log/segments.ts";
-import type { Superblock } from "../log/superblock.ts";
+import type { HistoryState, Superblock } from "../log/superblock.ts";
 import { SuperblockStore } from "../log/superblock_store.ts";
 import { LogWriter } from "../log/writer.ts";
 import { type RandomSource, systemRandom } from "../random.ts";
@@ -32,10 +32,12 @@ import { type Cache, cacheSeam } from "./cache.ts";
 import { CleanCopies } from "./clean_copies.ts";
 import type { Core } from "./core.ts";
 import { Foreground } from "./foreground.ts";
+import { historyOf, openHistory, rewoundHistory } from "./history.ts";
 import { lentBuffersMax } from "./lent_buffers.ts";
 import { RangeLocks } from "./locks.ts";
 import { type LegOptions, type OpenedCache, openLegs } from "./legs.ts";
 import { Mirror } from "./mirror.ts";
+import { findPoint } from "./past.ts";
 import { checkPair, type OpenTarget, openTarget } from "./pair.ts";
 import { readSlotBlocks } from "./read_slots.ts";
 import { Statistics } from "./statistics.ts";
@@ -54,6 +56,8 @@ export interface CacheOptions extends LegOptions {
   backing: string | BlockDevice;
   /** Writes nothing to either device and refuses writes. */
   readOnly?: boolean;
+  /** With `readOnly`: the volume as it was at this flush point (see {@linkcode listHistory}). */
+  at?: number;
   /** Opens for writing although damage was found; what is lost reads as EIO. */
   acceptDamage?: boolean;
   /**
@@ -88,6 +92,8 @@ export interface EngineOptions extends CacheOptions {
   unsyncedBlocks?: number;
   /** Gives empty kernels for a plan; a new memory and instance by default, which cost more than the rest of a small open. */
   makeKernels?: (plan: MemoryPlan) => Kernels;
+  /** Opens for writing as of this flush point: what came after it is void from then on. For `rewindCache` alone. */
+  rewindTo?: number;
 }
 
 /** What opening found. */
@@ -146,6 +152,11 @@ export interface RecoveryReport {
 export async function openCache(options: CacheOptions): Promise<Cache> {
   const { openTarget: openPath = openTarget }: EngineOptions = options;
   const write = !(options.readOnly ?? false);
+  if (options.at !== undefined && write) {
+    throw new UsageError(
+      `Cannot open a cache as of flush point ${options.at} for writing: expected readOnly with it; see rewindCache for the other`,
+    );
+  }
   let backing = typeof options.backing === "string" ? undefined : options.backing;
   let opened: OpenedCache | undefined;
   try {
@@ -199,7 +210,19 @@ async function open(options: EngineOptions, opened: OpenedCache, backing: BlockD
   }
   const reader = new LogReader(device, geometry, superblock.uuid, options.unsyncedBlocks);
   reader.acceptUnreadable = options.acceptUnreadable ?? false;
-  const walk = await replayLog(reader, superblock, versions, checkpoint.bits, options.onProgress);
+  const past = options.at ?? options.rewindTo;
+  const point = past === undefined
+    ? undefined
+    : await findPoint(reader, superblock, past, options.acceptChangedBacking ?? false);
+  // The checkpoint knows what was not written back of the present; of the past, all of it counts as such.
+  const walk = await replayLog(
+    reader,
+    superblock,
+    versions,
+    point ? undefined : checkpoint.bits,
+    options.onProgress,
+    past,
+  );
   if (reader.unreadable.size > 0) {
     warn(
       `${device.name}: ${reader.unreadable.size} blocks of the log cannot be read, and what only they held is lost; nbdboost check ` +
@@ -234,6 +257,7 @@ async function open(options: EngineOptions, opened: OpenedCache, backing: BlockD
     clock: options.clock ?? systemClock,
     tunables: { ...defaultTunables, ...options.tunables },
     statistics: new Statistics(),
+    history: historyOf(superblock, point?.head ?? walk.head.sequence, options.acceptChangedBacking ?? false),
     warn,
   };
   const shared = {
@@ -265,7 +289,10 @@ async function open(options: EngineOptions, opened: OpenedCache, backing: BlockD
   });
   keepLastEntries(kernels, walk);
   const store = new SuperblockStore(device, writer, superblock, copy);
-  await beginEpoch({ device, backing, store, walk, epoch, geometry });
+  if (point) shared.history.rewound(point.head);
+  let history = openHistory(superblock.history, shared.history);
+  if (point) history = rewoundHistory(history, epoch);
+  await beginEpoch({ device, backing, store, walk, epoch, geometry, history });
   core = { ...shared, writer };
   // The tail passes no gap before all that was lost in it is written down as lost.
   for (const gap of walk.gaps) if (gap.lost) segments.held.add(segments.of(gap.slot));
@@ -296,13 +323,14 @@ function mirrorOf(options: EngineOptions, core: Core, superblock: Superblock): M
   });
 }
 
-/** Walks the log and replays it into `versions`. */
+/** Walks the log, up to the record `until` if that is given, and replays it into `versions`. */
 export async function replayLog(
   reader: LogReader,
   superblock: Superblock,
   versions: Versions,
   checkpoint: SlotBits | undefined,
   onProgress?: (done: number, total: number) => void,
+  until?: number,
 ): Promise<Walk> {
   const { segments } = versions;
   const isDirty = checkpoint ? (slot: number) => checkpoint.has(slot) : () => true;
@@ -312,7 +340,7 @@ export async function replayLog(
     apply: (entries, slot, sequence) => versions.replay(entries, slot, sequence, isDirty),
     loseAll: (sequence) => versions.loseAll(sequence),
     progress: (done) => onProgress?.(done, segments.count),
-  });
+  }, until);
   // Records that were placed and then dropped are not there.
   for (let segment = 0; segment < segments.count; segment++) {
     segments.lastSequence[segment] = Math.min(segments.lastSequence[segment]!, walk.head.sequence - 1);
@@ -366,8 +394,9 @@ async function beginEpoch(options: {
   walk: Walk;
   epoch: Epoch;
   geometry: { logOffset: number };
+  history: HistoryState;
 }): Promise<void> {
-  const { device, backing, store, walk, epoch, geometry } = options;
+  const { device, backing, store, walk, epoch, geometry, history } = options;
   for (const { slot, bytes } of [...walk.mends, ...walk.rewrites]) {
     await device.write(geometry.logOffset + slot * blockBytes, bytes);
   }
@@ -376,6 +405,7 @@ async function beginEpoch(options: {
   await store.write({
     clean: false,
     epoch,
+    history,
     backingBytes: backing.sizeBytes,
     backing: await backing.identity(),
   });

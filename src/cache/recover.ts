@@ -31,9 +31,15 @@ export interface RecoverOptions {
   output?: string;
   /** Gets one sentence for everything that people must know. */
   warn?: (message: string) => void;
-  /** Progress of each step in turn, done and in all: of checking, then blocks written back or bytes copied. */
-  onProgress?: (done: number, total: number) => void;
+  /**
+   * Gets what is done and what is to be done in each step in turn: of `reading` segments, `verifying` records, `replaying`
+   * segments, then `draining` blocks or `copying` bytes.
+   */
+  onProgress?: (done: number, total: number, phase: RecoverPhase) => void;
 }
+
+/** The steps of recovering. */
+export type RecoverPhase = "reading" | "verifying" | "replaying" | "draining" | "copying";
 
 /** What was done. */
 export interface RecoverReport {
@@ -132,13 +138,15 @@ function openOptions(options: RecoverOptions) {
     backing: options.backing,
     acceptUnreadable: options.acceptLoss ?? false,
     ...(options.warn ? { warn: options.warn } : {}),
+    onProgress: (done: number, total: number) => options.onProgress?.(done, total, "replaying"),
   };
 }
 
 async function recoverToBacking(options: RecoverOptions, report: RecoverReport): Promise<void> {
   const cache = await openCache({ ...openOptions(options), acceptDamage: options.acceptLoss ?? false });
   try {
-    await cache.drain(options.onProgress ? { onProgress: options.onProgress } : {}).catch((error) => {
+    const onProgress = (done: number, total: number) => options.onProgress?.(done, total, "draining");
+    await cache.drain({ onProgress }).catch((error) => {
       if (!(error instanceof DamageError) || !options.acceptLoss) throw error;
     });
     noteLosses(cache, report);
@@ -183,7 +191,7 @@ async function writeCopy(cache: Cache, options: RecoverOptions, copy: IoFile): P
     const last = offset + piece.length === total;
     // All-zero pieces stay holes; the last one gives the file its size.
     if (last || piece.some((byte) => byte !== 0)) await writeAll(copy, offset, piece);
-    options.onProgress?.(offset + piece.length, total);
+    options.onProgress?.(offset + piece.length, total, "copying");
   }
 }
 

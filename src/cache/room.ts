@@ -33,6 +33,8 @@ export class Room {
   holdClients: () => boolean = () => false;
   /** While it holds, clients wait: the log fills faster than it is written back. */
   pace: { readonly holds: boolean } = { holds: false };
+  /** Why nothing can be written back, if that is wanted so. */
+  fullReason: () => string = () => "see the state of the backing device";
   /** Asked when a client waits for its turn. */
   onPaced: () => void = () => {};
   /** True once closing: waiting makes no sense any more. */
@@ -136,7 +138,7 @@ export class Room {
         throw new DeviceError(
           "EIO",
           `Cannot write: the log is full and nothing could be written back for ${this.#tunables.fullTimeout} s ` +
-            `(full_timeout); see the state of the backing device`,
+            `(full_timeout); ${this.fullReason()}`,
         );
       }
       await this.#nextWake();

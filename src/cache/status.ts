@@ -4,6 +4,7 @@
  * @module
  */
 
+import { superblockBytes } from "../log/layout.ts";
 import type { SuperblockStore } from "../log/superblock_store.ts";
 import { formatUuid, type Superblock } from "../log/superblock.ts";
 import type { LogWriter } from "../log/writer.ts";
@@ -13,7 +14,9 @@ import { version } from "../version.ts";
 import type { Core } from "./core.ts";
 import type { MirrorStatus } from "./mirror.ts";
 import type { Room } from "./room.ts";
+import type { HistoryHold, HistoryStatus } from "./history_hold.ts";
 import type { Tail } from "./tail.ts";
+import { type CacheWear, makeWear } from "./wear.ts";
 import type { WriteBack } from "./writeback.ts";
 
 /**
@@ -106,6 +109,8 @@ export interface CacheStatus {
   };
   /** Records written, device writes and syncs for them, and how many flushes one sync served on average. */
   log: { records: number; writes: number; syncs: number; flushesPerSync: number };
+  /** What the cache costs its device. */
+  wear: CacheWear;
   /** What carries dirty blocks to the backing device. */
   writeback: {
     /** The tunable: `auto`, `on` or `off`. */
@@ -125,6 +130,8 @@ export interface CacheStatus {
     /** For how long it has failed; null when all went well since. */
     failingSeconds: number | null;
   };
+  /** How far back the past can be looked at; see `holdHistory`. */
+  history: HistoryStatus;
   /** How long calls took. */
   latencyMicros: {
     /** Flushes, until they were durable. */
@@ -137,7 +144,14 @@ export function makeStatus(
   core: Core,
   superblock: Superblock,
   engine:
-    | { writer: LogWriter; room: Room; tail: Tail; writeback: WriteBack; store: SuperblockStore }
+    | {
+      writer: LogWriter;
+      room: Room;
+      tail: Tail;
+      writeback: WriteBack;
+      store: SuperblockStore;
+      hold: HistoryHold;
+    }
     | undefined,
   facts: {
     uptimeMs: number;
@@ -150,6 +164,7 @@ export function makeStatus(
   const { kernels, versions, statistics, geometry, tunables } = core;
   const writer = engine?.writer;
   const log = writer?.statistics ?? { records: 0, writes: 0, syncs: 0, bytes: 0, flushes: 0 };
+  const superblockWrites = engine?.store.writes ?? 0;
   const { lastError, failingSinceMs } = engine?.writeback.state ?? {};
   const nowMs = core.clock.monotonicMs();
   const dirtyBlocks = kernels.dirty.count;
@@ -219,6 +234,13 @@ export function makeStatus(
       syncs: log.syncs,
       flushesPerSync: log.syncs === 0 ? 0 : log.flushes / log.syncs,
     },
+    wear: makeWear({
+      writtenBytes: log.bytes + superblockWrites * superblockBytes,
+      writeRequests: log.writes + superblockWrites,
+      clientBytes: statistics.writtenBytes,
+      ratedBytes: tunables.cacheTbw,
+      uptimeMs: facts.uptimeMs,
+    }),
     writeback: {
       mode: tunables.writeback,
       active: engine?.writeback.state.active ?? false,
@@ -232,6 +254,13 @@ export function makeStatus(
         : Math.ceil(dirtyBlocks * blockBytes / bytesPerSecond),
       lastError: lastError ?? null,
       failingSeconds: failingSinceMs === undefined ? null : Math.floor((nowMs - failingSinceMs) / 1000),
+    },
+    history: engine?.hold.status() ?? {
+      held: core.history.held,
+      oldestSequence: core.history.floor,
+      freeBytes: 0,
+      fullInSeconds: null,
+      views: 0,
     },
     latencyMicros: { flush: statistics.flushLatency.summary() },
   };

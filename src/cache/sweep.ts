@@ -95,7 +95,7 @@ export class Sweep {
 
   /** Whether nothing more is issued before the backing is synced. */
   get needsSync(): boolean {
-    return this.#core.kernels.written.count >= this.#sync.unsyncedMax;
+    return this.#sync.isDue;
   }
 
   /** What came of the round so far; it is counted from zero again. */
@@ -186,8 +186,10 @@ export class Sweep {
       return;
     }
     this.#inFlight++;
+    this.#core.history.reached(batch.reach);
     backing.write(request.offset, request.bytes).then(() => {
       statistics.writebackRequests++;
+      this.#sync.noteRequest(last - first + 1);
       statistics.writebackBytes += request.bytes.length;
       statistics.writebackRate.note(statistics.writebackBytes, clock.monotonicMs());
       // Counted from the batch on: another request of the same block may have been dropped by the failed sync.

@@ -54,7 +54,7 @@ export class Tail {
    * segments it does not move: each time costs two superblocks, each synced.
    */
   async advance(toHead: boolean, least = 1): Promise<boolean> {
-    const { segments, versions, copies } = this.#core;
+    const { segments, versions, copies, history } = this.#core;
     const start = this.#segment;
     let segment = start;
     // What only lacks durability is sealed and synced for the first segment; the others can wait until records are full.
@@ -73,10 +73,18 @@ export class Tail {
     else if (segments.firstSequence[segment]! > 0 && segment !== start) position = this.#firstOf(segment);
     else return false;
     if (position.sequence <= this.#store.current.tail.sequence) return false;
+    // What was superseded in there is gone with it, and so is the past in which it had not been.
+    for (let passed = start; passed !== segment; passed = segments.after(passed)) {
+      history.reached(segments.supersededBy[passed]!);
+    }
+    history.reached(position.sequence - 1);
     await this.#store.write({ tail: position });
     versions.touched.passed(position.sequence);
     copies.forget();
     this.#segment = segment;
+    for (let passed = start; passed !== segment; passed = segments.after(passed)) {
+      history.forgetSegment(passed);
+    }
     this.#writer.setReusableTail(segment);
     this.#room.progressMs = this.#core.clock.monotonicMs();
     return true;

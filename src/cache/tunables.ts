@@ -5,7 +5,7 @@
  */
 
 import { UsageError } from "../errors.ts";
-import { blockBytes, parseSize, tib } from "../units.ts";
+import { blockBytes, gib, parseSize, tib } from "../units.ts";
 
 /** The settings, by the names that the command line spells with underscores. */
 export interface Tunables {
@@ -40,6 +40,11 @@ export interface Tunables {
    * 0 keeps nothing, by default 0. Longer runs are read once, as a backup does, and not worth the space.
    */
   readCacheThreshold: number;
+  /**
+   * Bytes that the cache device is rated for over its life (TBW), for the forecast in the status: 2^30 to 2^53, 0 when not
+   * known, by default 0.
+   */
+  cacheTbw: number;
   /** Seconds between flushes that the engine does by itself: 1 to 3600, 0 for none, by default 0. */
   flushInterval: number;
   /**
@@ -47,6 +52,11 @@ export interface Tunables {
    * by default 30.
    */
   fullTimeout: number;
+  /**
+   * What happens when history is held and the log is full: `release` lets go of it, which is told as an error, and clients go
+   * on; `wait` keeps it, and writes wait for `fullTimeout` and then fail with EIO. By default `release`.
+   */
+  historyFull: "release" | "wait";
 }
 
 /** The settings of a cache that was not told otherwise. */
@@ -56,9 +66,11 @@ export const defaultTunables: Readonly<Tunables> = {
   writebackBatch: 256,
   copyForward: 60,
   bypassSequential: 0,
+  cacheTbw: 0,
   readCacheThreshold: 0,
   flushInterval: 0,
   fullTimeout: 30,
+  historyFull: "release",
 };
 
 /** The largest batch: as much as one request to the backing may carry, 1 MiB. */
@@ -74,6 +86,7 @@ const numeric: Record<
   copy_forward: { key: "copyForward", min: 10, max: 90, orZero: true },
   bypass_sequential: { key: "bypassSequential", min: blockBytes, max: tib, orZero: true, isSize: true },
   read_cache_threshold: { key: "readCacheThreshold", min: 1, max: 1_048_576, orZero: true },
+  cache_tbw: { key: "cacheTbw", min: gib, max: 2 ** 53, orZero: true, isSize: true },
   flush_interval: { key: "flushInterval", min: 1, max: 3600, orZero: true },
   full_timeout: { key: "fullTimeout", min: 1, max: 86400 },
 };
@@ -85,10 +98,14 @@ export function parseTunable(text: string): Partial<Tunables> {
     if (value === "auto" || value === "on" || value === "off") return { writeback: value };
     throw new UsageError(`Cannot set writeback to "${value}": expected auto, on or off`);
   }
+  if (key === "history_full") {
+    if (value === "release" || value === "wait") return { historyFull: value };
+    throw new UsageError(`Cannot set history_full to "${value}": expected release or wait`);
+  }
   const rule = Object.hasOwn(numeric, key) ? numeric[key] : undefined;
   if (!rule) {
     throw new UsageError(
-      `Cannot set "${key}": there is no such tunable; expected one of writeback, ${
+      `Cannot set "${key}": there is no such tunable; expected one of writeback, history_full, ${
         Object.keys(numeric).join(", ")
       }`,
     );

@@ -109,6 +109,15 @@ export interface Volume {
   /** Like `extents`, for what only a cache can tell. It may cover less than asked for. A plain volume has no such thing. */
   marks?(kind: MarkKind, offset: number, length: number, limit: number): Promise<MarkedExtent[]>;
   /**
+   * The volume as it was at a flush point, read-only; to be closed by whoever asked for it. Rejects with `RefusedError` when
+   * that cannot be had. A plain volume has no past.
+   */
+  frozen?(sequence: number): Promise<Volume & { close(): void }>;
+  /** Whether {@linkcode changesSince} can tell what changed after a sequence. */
+  knowsChangesSince?(sequence: number): boolean;
+  /** Like `marks`: what changed after the record `sequence` of the log and before this call. */
+  changesSince?(sequence: number, offset: number, length: number, limit: number): Promise<MarkedExtent[]>;
+  /**
    * True when all of the range reads as zeroes and that is known at once, so that they need not be sent. Like the other
    * `…Now` calls it allocates nothing and never throws.
    */

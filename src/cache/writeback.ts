@@ -26,6 +26,7 @@ import { Signal } from "./signal.ts";
 import { Sweep } from "./sweep.ts";
 import type { Tail } from "./tail.ts";
 import { Utilisation } from "./utilisation.ts";
+import { WriteBackState } from "./writeback_state.ts";
 import { Zeroing } from "./zeroing.ts";
 
 /** No client request for so long means idle. */
@@ -34,13 +35,8 @@ const idleMs = 500;
 const spaceMs = 10;
 /** With `auto`, write-back does not wait for idleness once this share of what may be dirty is. */
 const busyShare = 0.5;
-/** First and longest wait after a failed backing operation. */
-const retryMsMin = 100;
-const retryMsMax = 30_000;
 /** Passes of a drain, with a millisecond between them, for which the tail may stand still with nothing left to do. */
 const idlePassesMax = 5000;
-/** A failure that lasts is told of so often. */
-const warnMs = 10_000;
 /** A block that failed so often while others succeed is moved out of the tail's way. */
 const failuresMax = 3;
 /** A round ends after so many blocks, or so long. */
@@ -49,28 +45,16 @@ const roundMs = 5000;
 /** The same when space is short. */
 const urgentRoundBlocks = 512;
 const urgentRoundMs = 250;
+/** How often it is looked whether the last write past the log has ended. */
+const parkMs = 5;
 /** A drain tells its progress so often. */
 const drainRoundMs = 1000;
 /** Of the log, in parts: with fewer blocks dirty than this a drain is nearly done. */
 const endingParts = 16;
-/** What write-back tells status. */
-export interface WriteBackState {
-  active: boolean;
-  lastError: string | undefined;
-  /** Since when it has failed. */
-  failingSinceMs: number | undefined;
-  /** Milliseconds until the next try after a failure; 0 when there was none. */
-  retryMs: number;
-}
 
 /** The write-back of a running cache. */
 export class WriteBack {
-  readonly state: WriteBackState = {
-    active: false,
-    lastError: undefined,
-    failingSinceMs: undefined,
-    retryMs: 0,
-  };
+  readonly state: WriteBackState;
   readonly #core: Core;
   readonly #writer: LogWriter;
   readonly #tail: Tail;
@@ -83,13 +67,14 @@ export class WriteBack {
   readonly #shortage: Shortage;
   readonly #utilisation: Utilisation;
   readonly #drainHold: DrainHold;
-  /** Rings when something was asked for, or has come of the sweep. */
+  /** Rings when something was asked for, or has come of the sweep; the other, when nothing is to be done. */
   readonly #changed: Signal;
+  readonly #parked: Signal;
   /** The tail stands still, for `proveBacking`: always, or while a quarter of the log is free and no writer waits. */
   holdTail: "no" | "while roomy" | "yes" = "no";
-  #warnAfterMs = 0;
   #stopping = false;
-  #draining = 0;
+  /** Drains under way. */
+  drains = 0;
   #spaceNeeded = false;
   /** The tail could not be moved the last time: what is live in it must be written back. */
   #isStuck = false;
@@ -100,22 +85,24 @@ export class WriteBack {
 
   constructor(core: Core, writer: LogWriter, tail: Tail, room: Room) {
     this.#core = core;
+    this.state = new WriteBackState(core);
     this.#writer = writer;
     this.#tail = tail;
     this.#room = room;
     this.#changed = new Signal(core.clock);
+    this.#parked = new Signal(core.clock);
     this.#sync = new BackingSync(core);
     this.#sweep = new Sweep(core, writer, this.#sync, this.#changed);
     this.#zeroing = new Zeroing(core, writer, this.#sync);
     this.#copyForward = new CopyForward(core, writer, room, this.#sweep);
     this.#pace = new Pace(core, writer, this.#sweep);
     this.#shortage = new Shortage(core, writer, this.#pace);
-    this.#drainHold = new DrainHold(core.clock);
     this.#utilisation = new Utilisation(core.backing, core.clock);
+    this.#drainHold = new DrainHold(core.clock);
     this.#lastClientMs = core.clock.monotonicMs();
     this.#sweep.depth = () =>
       // Who drains, or waits for space, waits for write-back.
-      this.#draining > 0 || this.#spaceNeeded
+      this.drains > 0 || this.#spaceNeeded
         ? requestsInFlightMax
         : core.foreground.depth(core.kernels.dirty.count / this.#pace.dirtyMax);
     this.#zeroing.onProgress = () => this.#noteProgress();
@@ -154,6 +141,24 @@ export class WriteBack {
     };
   }
 
+  /** Resolves when nothing is on its way to the backing and the tail stands still: history was held just now. */
+  async park(): Promise<void> {
+    this.#room.wake();
+    if (this.#loop && !this.#stopping) {
+      const parked = this.#parked.wait();
+      this.#changed.ring();
+      await parked;
+    }
+    await this.#sweep.quiesce();
+    while (this.#core.bypassed.inFlight > 0) await sleep(this.#core.clock, parkMs);
+  }
+
+  /** History was released. */
+  resume(): void {
+    this.#changed.ring();
+    this.#room.wake();
+  }
+
   /** A writer waits for log space. */
   needSpace(): void {
     this.#spaceNeeded = true;
@@ -167,7 +172,9 @@ export class WriteBack {
 
   /** Whether clients wait: for the pace of write-back, or so that a drain comes to its end. */
   get holds(): boolean {
-    return this.#pace.holds || (this.#draining > 0 && this.#drainHold.holds);
+    // While history is held nothing is written back, so nobody can go at its pace: clients have what the log has left.
+    if (this.#core.history.held) return false;
+    return this.#pace.holds || (this.drains > 0 && this.#drainHold.holds);
   }
 
   /** Writes back until nothing is dirty, and moves the tail to the head. */
@@ -175,7 +182,7 @@ export class WriteBack {
     const { kernels, versions, clock } = this.#core;
     const total = this.dirtyBlocks;
     const sinceMs = clock.monotonicMs();
-    this.#draining++;
+    this.drains++;
     try {
       for (let idlePasses = 0;;) {
         onProgress?.(Math.max(0, total - this.dirtyBlocks), total);
@@ -197,7 +204,7 @@ export class WriteBack {
         await this.#nextPass();
       }
     } finally {
-      this.#draining--;
+      this.drains--;
       this.#room.wake();
     }
   }
@@ -218,6 +225,7 @@ export class WriteBack {
       if (this.#mustLook) await this.#lookAtOthers();
       if (!this.#wanted()) {
         this.#sweep.stop();
+        this.#parked.ring();
         // Nothing is wanted from a failed log; who waits for a pass must hear of it.
         const { failure } = this.#writer;
         if (failure) { for (const waiter of this.#passWaiters.splice(0)) waiter.reject(failure); }
@@ -239,7 +247,7 @@ export class WriteBack {
       } catch (error) {
         await this.#sweep.quiesce();
         if (!(error instanceof NbdboostError)) this.#writer.fail(error);
-        this.#failed(error);
+        this.state.failed(error, this.dirtyBlocks);
         // Not at each failure: a writer that is woken asks for space again, and that would be a try without a pause.
         if (!this.#pace.suspended) {
           this.#pace.suspended = true;
@@ -251,22 +259,10 @@ export class WriteBack {
         this.state.active = false;
       }
     }
+    this.#parked.ring();
     for (const waiter of this.#passWaiters.splice(0)) {
       waiter.reject(new NbdboostError("Cannot drain: the cache is closing"));
     }
-  }
-
-  #failed(error: unknown): void {
-    const message = error instanceof Error ? error.message : String(error);
-    const now = this.#core.clock.monotonicMs();
-    if (now >= this.#warnAfterMs) {
-      const waiting = `${this.dirtyBlocks} blocks wait in the cache, none is lost`;
-      this.#core.warn(`Write-back failed and will be tried again: ${message}; ${waiting}`);
-      this.#warnAfterMs = now + warnMs;
-    }
-    this.state.lastError = message;
-    this.state.failingSinceMs ??= now;
-    this.state.retryMs = Math.min(retryMsMax, Math.max(retryMsMin, this.state.retryMs * 2));
   }
 
   /** Forgets the last failure once nothing that failed is left to be done. */
@@ -276,13 +272,13 @@ export class WriteBack {
     const { failures } = this.#sweep;
     for (const block of failures.keys()) if (!dirty.test(block)) failures.delete(block);
     if (failures.size > 0 || this.#sync.failed || (this.#zeroing.failures > 0 && zeroDirty.count > 0)) return;
-    this.state.lastError = this.state.failingSinceMs = undefined;
+    this.state.recovered();
   }
 
   /** Whether there is something to do, and now is the time. */
   #wanted(): boolean {
-    if (this.#writer.failure) return false;
-    if (this.#draining > 0 || this.#spaceNeeded || this.#pace.holds) return true;
+    if (this.#writer.failure || this.#core.history.held) return false;
+    if (this.drains > 0 || this.#spaceNeeded || this.#pace.holds) return true;
     const { tunables, clock, statistics, foreground } = this.#core;
     if (this.#core.copies.wantsSpace && this.dirtyBlocks === 0) return true;
     if (tunables.writeback === "off") return false;
@@ -310,8 +306,8 @@ export class WriteBack {
     if (writebackThreshold >= 100 || writeback === "off" || this.dirtyBlocks === 0 || this.#isPressing) {
       return false;
     }
-    if (this.#draining > 0 || this.#spaceNeeded || this.#pace.holds || this.#writer.failure) return false;
-    return this.#utilisation.isDue(writebackThreshold);
+    if (this.drains > 0 || this.#spaceNeeded || this.#pace.holds || this.#core.history.held) return false;
+    return !this.#writer.failure && this.#utilisation.isDue(writebackThreshold);
   }
 
   async #lookAtOthers(): Promise<void> {
@@ -328,11 +324,11 @@ export class WriteBack {
   /** One round of the sweep, and what follows it. Returns false when there was nothing to do. */
   async #pass(): Promise<boolean> {
     const { kernels } = this.#core;
-    const eager = this.#draining > 0 || this.#spaceNeeded;
+    const eager = this.drains > 0 || this.#spaceNeeded;
     if (eager) await this.#makeWritable();
     this.#sweep.beginRound();
     // Where space is short the tail comes first, as long as that helps; the sweep goes on beside it.
-    const tailFirst = (this.#spaceNeeded || this.#shortage.isTight) && !this.#isStuck && this.#draining === 0;
+    const tailFirst = (this.#spaceNeeded || this.#shortage.isTight) && !this.#isStuck && this.drains === 0;
     if (!tailFirst) {
       await this.#round();
       if (this.#sweep.writtenInRound === 0 && kernels.dirty.count > 0 && this.#sweep.failure === undefined) {
@@ -346,7 +342,7 @@ export class WriteBack {
     // A backing that refuses something is told of at the end: what it took is synced, and the tail moves, all the same.
     let failure: unknown;
     if (sweepFailure !== undefined && !worked) failure = sweepFailure;
-    else if (sweepFailure !== undefined) this.#failed(sweepFailure);
+    else if (sweepFailure !== undefined) this.state.failed(sweepFailure, this.dirtyBlocks);
     if (kernels.zeroDirty.count > 0 && !tailFirst) {
       await this.#sweep.quiesce();
       const zeroed = await this.#zeroing.pass().catch((error) => failure ??= error);
@@ -364,13 +360,14 @@ export class WriteBack {
     const wasNeeded = this.#spaceNeeded;
     const urgent = wasNeeded || wasTight;
     const endMs = clock.monotonicMs() +
-      (urgent ? urgentRoundMs : this.#draining > 0 ? drainRoundMs : roundMs);
+      (urgent ? urgentRoundMs : this.drains > 0 ? drainRoundMs : roundMs);
     const blocks = urgent ? urgentRoundBlocks : roundBlocks;
     while (
       !this.#sweep.idle && this.#sweep.writtenInRound < blocks && !this.#sweep.needsSync && !this.#stopping
     ) {
       if (
-        this.#writer.failure || (!wasTight && this.#shortage.isTight) || (!wasNeeded && this.#spaceNeeded)
+        this.#writer.failure || this.#core.history.held || (!wasTight && this.#shortage.isTight) ||
+        (!wasNeeded && this.#spaceNeeded)
       ) break;
       const leftMs = endMs - clock.monotonicMs();
       if (leftMs <= 0) break;
@@ -387,10 +384,10 @@ export class WriteBack {
       await this.#sync.run();
       this.#sweep.pump();
     }
-    if (eager || tight) await this.#relocateFailed();
+    if ((eager || tight) && !this.#core.history.held) await this.#relocateFailed();
     this.#pace.refresh();
     // A drain that is nearly done moves the tail once, at its end.
-    const ending = this.#draining > 0 && this.dirtyBlocks * endingParts < this.#core.geometry.slotCount;
+    const ending = this.drains > 0 && this.dirtyBlocks * endingParts < this.#core.geometry.slotCount;
     if (!idle && !tight && !this.#spaceNeeded && (!eager || ending)) return false;
     this.#isStuck = this.#holdsTail() ||
       !(await this.#tail.advance(idle, eager ? 1 : this.#shortage.leastGain));
@@ -402,6 +399,7 @@ export class WriteBack {
   }
 
   #holdsTail(): boolean {
+    if (this.#core.history.held) return true;
     if (this.holdTail !== "while roomy") return this.holdTail === "yes";
     return !this.#spaceNeeded && this.#writer.freeSegments * 4 > this.#core.geometry.segmentCount;
   }

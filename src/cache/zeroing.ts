@@ -47,7 +47,7 @@ export class Zeroing {
     const { kernels, versions, backing } = this.#core;
     let from = 0;
     let done = 0;
-    while (done < zeroRequestsMax && kernels.zeroDirty.count > 0) {
+    while (done < zeroRequestsMax && kernels.zeroDirty.count > 0 && !this.#core.history.held) {
       // Ranges, like data, go to the backing only once they are durable. No wait lies between this and the choice.
       while (versions.lastRangeSequence > this.#writer.durableSequence) {
         await this.#writer.makeDurable(versions.lastRangeSequence);
@@ -73,6 +73,7 @@ export class Zeroing {
     const offset = start * blockBytes;
     const length = Math.min(end * blockBytes, sizeBytes) - offset;
     this.failures++;
+    this.#core.history.reached(versions.lastRangeSequence);
     const newRanges: { start: number; end: number }[] = versions.newRanges = [];
     const syncFailures = this.#sync.failures;
     this.#start = start;

@@ -7,6 +7,7 @@
 import { exitCode } from "../errors.ts";
 import { assumeOption, checkForeign, isForeign } from "./dm_writeboost.ts";
 import { checkCache } from "./engine.ts";
+import { PhaseProgress } from "./progress.ts";
 import { backingOption, cacheOption, type Command, jsonOption } from "./table.ts";
 
 /** The verb. */
@@ -30,7 +31,7 @@ export const check: Command = {
   ],
   async run(options, output) {
     if (await isForeign(options)) return await checkForeign(options, output);
-    const progress = output.progress("checking", "parts");
+    const progress = new PhaseProgress(output);
     const backing = options.text("backing");
     const report = await checkCache({
       cache: options.needed("cache"),

@@ -11,9 +11,12 @@ import { demo } from "./demo.ts";
 import { detach } from "./detach.ts";
 import { drain } from "./drain.ts";
 import { format } from "./format.ts";
+import { history } from "./history.ts";
+import { hold } from "./hold.ts";
 import { inspect } from "./inspect.ts";
 import { man } from "./man.ts";
 import { recover } from "./recover.ts";
+import { rewind } from "./rewind.ts";
 import { serve } from "./serve.ts";
 import { set } from "./set.ts";
 import { status } from "./status.ts";
@@ -30,6 +33,9 @@ export const commands: readonly Command[] = [
   check,
   inspect,
   recover,
+  history,
+  hold,
+  rewind,
   demo,
   bench,
   completions,

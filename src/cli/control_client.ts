@@ -60,8 +60,9 @@ export class ControlClient {
   async long(
     path: string,
     onProgress: (done: number, total: number, phase: string) => void,
+    method = "POST",
   ): Promise<unknown> {
-    const answer = await this.#request("POST", path);
+    const answer = await this.#request(method, path);
     const decoder = new TextDecoder();
     let rest = "";
     for await (const piece of answer.body) {

@@ -37,7 +37,7 @@ export const detach: Command = {
   },
   async run(options, output) {
     const client = await ControlClient.find(options);
-    const progress = new PhaseProgress(output, "blocks");
+    const progress = new PhaseProgress(output);
     const path = `/detach${options.flag("verify") ? "?verify=true" : ""}`;
     const report = await client.long(path, progress.update).finally(progress.end) as DrainReport;
     if (options.flag("json")) output.report(report, true);

@@ -57,7 +57,7 @@ async function online(options: Options, output: Output): Promise<number> {
     );
   }
   const client = await ControlClient.find(options);
-  const progress = new PhaseProgress(output, "blocks");
+  const progress = new PhaseProgress(output);
   await client.long("/drain", progress.update).finally(progress.end);
   output.line("drained: at one moment nothing was dirty; clients may have written again since");
   return exitCode.done;
@@ -78,7 +78,7 @@ async function offline(options: Options, output: Output): Promise<number> {
     warn: (message) => output.note(message),
     onProgress: recovery.update,
   }).finally(recovery.end);
-  const progress = new PhaseProgress(output, "blocks");
+  const progress = new PhaseProgress(output);
   let report: DrainReport;
   try {
     noteRecovery(cache.recovery, output);

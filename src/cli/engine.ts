@@ -7,6 +7,15 @@
 
 export { checkCache, formatCache, inspectCache, openCache, recoverCache, serve } from "../../mod.ts";
 export { checkDmWriteboost, inspectDmWriteboost, isDmWriteboost, recoverDmWriteboost } from "../../mod.ts";
-export type { Cache, Limits, RecoveryReport, ServeOptions, Tunables } from "../../mod.ts";
+export { listHistory, planRewind, rewindCache } from "../../mod.ts";
+export type {
+  Cache,
+  HistoryReport,
+  HistoryStatus,
+  Limits,
+  RecoveryReport,
+  ServeOptions,
+  Tunables,
+} from "../../mod.ts";
 export { defaultTunables, parseTunable } from "../cache/tunables.ts";
 export { limitNames, parseLimit } from "../nbd/limits.ts";

@@ -5,12 +5,15 @@
  */
 
 import type { DrainReport } from "../cache/drain.ts";
+import type { HistoryReport } from "../cache/flush_points.ts";
+import type { HistoryStatus } from "../cache/history_hold.ts";
 import type { CacheMap } from "../cache/map.ts";
 import type { Tunables } from "../cache/tunables.ts";
 import { RefusedError } from "../errors.ts";
-import type { HostOptions } from "../host/messages.ts";
-import { EngineThreadError, type HostEvents, RingHost } from "../host/ring_host.ts";
+import type { HostOptions, ManyOptions, ManyStarted } from "../host/messages.ts";
+import { EngineThreadError, type HostEvents, RingHost, startManyOnRing } from "../host/ring_host.ts";
 import { type EngineStatus, type OnProgress, ServedCache } from "../host/served.ts";
+import { serveMany } from "../host/served_many.ts";
 import { probeRing, type RingProbe } from "../io/ring/mod.ts";
 import { isNbdUri, parseNbdUri } from "../nbd/uri.ts";
 import { openCache } from "./engine.ts";
@@ -27,6 +30,8 @@ export interface EngineHost {
   map(): Promise<CacheMap>;
   tune(settings: Partial<Tunables>): Promise<Tunables>;
   drain(onProgress: OnProgress): Promise<DrainReport>;
+  history(limit: number): Promise<HistoryReport>;
+  hold(release: boolean): Promise<HistoryStatus>;
   detach(verify: boolean, onProgress: OnProgress): Promise<DrainReport>;
   /** Resolves when no client is connected; never where it cannot be told. */
   idle(): Promise<void>;
@@ -43,43 +48,80 @@ export const ioChoices = ["auto", "ring", "portable"] as const;
  *
  * @throws {RefusedError} when `ring` was asked for and cannot be used here
  */
-export async function startEngine(
+export function startEngine(choice: string, options: HostOptions, events: HostEvents): Promise<EngineHost> {
+  return startOn(
+    choice,
+    needsPortable(options, [options.backing]),
+    (why) => startRing(options, events, why),
+    (why) => startPortable(options, events, why),
+  );
+}
+
+/** Several caches that are being served, by one server on one backend. */
+export interface ManyHosted extends ManyStarted, Pick<EngineHost, "io" | "ioReason" | "idle" | "close"> {}
+
+/** As {@linkcode startEngine}, for several caches. */
+export function startMany(choice: string, options: ManyOptions, events: HostEvents): Promise<ManyHosted> {
+  const { warn = () => {}, onProgress = () => {} } = events;
+  return startOn<ManyHosted>(
+    choice,
+    needsPortable(options, options.exports.map(({ backing }) => backing)),
+    async (ioReason) => ({
+      ...await startManyOnRing(options, events),
+      io: "ring",
+      ioReason,
+      idle: () => new Promise(() => {}),
+    }),
+    async (ioReason) => ({
+      ...await serveMany(options, {
+        warn,
+        open: ({ name: _, description: __, ...each }, warn) => openCache({ ...each, warn, onProgress }),
+      }),
+      io: "portable",
+      ioReason,
+    }),
+  );
+}
+
+/** Starts on the backend that was chosen, or on the better one of those that can do it. */
+async function startOn<Host>(
   choice: string,
-  options: HostOptions,
-  events: HostEvents,
-): Promise<EngineHost> {
-  if (choice === "portable") return await startPortable(options, events, "asked for by --io portable");
-  const needed = needsPortable(options);
+  needed: string | undefined,
+  ring: (why: string) => Promise<Host>,
+  portable: (why: string) => Promise<Host>,
+): Promise<Host> {
+  if (choice === "portable") return await portable("asked for by --io portable");
   if (needed !== undefined) {
-    if (choice !== "ring") {
-      return await startPortable(options, events, `the ring cannot do ${needed}`);
-    }
+    if (choice !== "ring") return await portable(`the ring cannot do ${needed}`);
     throw new RefusedError(
       `Cannot use --io ring with ${needed}: it cannot do that; use --io auto or --io portable`,
     );
   }
   const probe = probeHere();
   if (probe.usable) {
-    const why = choice === "ring" ? "asked for by --io ring" : "io_uring can be used here";
     try {
-      return await startRing(options, events, why);
+      return await ring(choice === "ring" ? "asked for by --io ring" : "io_uring can be used here");
     } catch (error) {
       // Only where nothing was opened yet can another backend take its place.
       if (choice === "ring" || !(error instanceof EngineThreadError)) throw error;
-      return await startPortable(options, events, `the ring's thread did not start: ${error.message}`);
+      return await portable(`the ring's thread did not start: ${error.message}`);
     }
   }
   if (choice === "ring") {
     throw new RefusedError(`Cannot use --io ring: ${probe.why}; use --io auto or --io portable`);
   }
-  return await startPortable(options, events, `no io_uring: ${probe.why}`);
+  return await portable(`no io_uring: ${probe.why}`);
 }
 
 /** What is asked for that only the portable backend can do. */
-function needsPortable({ tls, backing, standardStreams }: HostOptions): string | undefined {
+function needsPortable(
+  { tls, standardStreams }: Pick<HostOptions, "tls" | "standardStreams">,
+  backings: readonly string[],
+): string | undefined {
   if (standardStreams) return "standard input and output (--stdio)";
   if (tls !== undefined) return "TLS (--tls)";
-  return isNbdUri(backing) && parseNbdUri(backing).tls ? "TLS (--backing nbds)" : undefined;
+  const isSecret = backings.some((backing) => isNbdUri(backing) && parseNbdUri(backing).tls);
+  return isSecret ? "TLS (--backing nbds)" : undefined;
 }
 
 async function startRing(options: HostOptions, events: HostEvents, ioReason: string): Promise<EngineHost> {
@@ -94,6 +136,8 @@ async function startRing(options: HostOptions, events: HostEvents, ioReason: str
     map: () => host.map(),
     tune: (settings) => host.tune(settings),
     drain: (onProgress) => host.drain(onProgress),
+    history: (limit) => host.history(limit),
+    hold: (release) => host.hold(release),
     detach: (verify, onProgress) => host.detach(verify, onProgress),
     idle: () => new Promise(() => {}),
     close: () => host.close(),
@@ -146,6 +190,8 @@ async function startPortable(
     // deno-lint-ignore require-await -- see above
     tune: async (settings) => served.tune(settings),
     drain: (onProgress) => served.drain(onProgress),
+    history: (limit) => served.history(limit),
+    hold: (release) => served.hold(release),
     detach: (verify, onProgress) => served.detach(verify, onProgress),
     idle: () => served.server.idle(),
     close: () => served.close(),

@@ -6,7 +6,7 @@
  */
 
 import { type Clock, systemClock } from "../clock.ts";
-import { formatSeconds, formatSize } from "../units.ts";
+import { blockBytes, formatCount, formatSeconds, formatSize } from "../units.ts";
 import type { Terminal } from "./output.ts";
 
 /** Redraws are at least this far apart. */
@@ -24,7 +24,7 @@ export interface ProgressState {
   total: number;
   /** Per second; 0 = not known yet. */
   rate: number;
-  /** `bytes`, which are shown as sizes, or what else is counted. */
+  /** `bytes` and `blocks`, which are shown as sizes, or what else is counted. */
   unit: string;
 }
 
@@ -32,9 +32,11 @@ export interface ProgressState {
 export function progressText(state: ProgressState, columns: number, bar: boolean): string {
   const { label, done, total, rate, unit } = state;
   const share = total > 0 ? Math.min(1, done / total) : 0;
-  const amount = (value: number) => unit === "bytes" ? formatSize(Math.round(value)) : `${Math.round(value)}`;
+  const unitBytes = unit === "bytes" ? 1 : unit === "blocks" ? blockBytes : 0;
+  const amount = (value: number) =>
+    unitBytes > 0 ? formatSize(Math.round(value * unitBytes)) : formatCount(value);
   const parts = [`${String(Math.floor(share * 100)).padStart(3)}%`, `${amount(done)} of ${amount(total)}`];
-  if (unit !== "bytes") parts[1] += ` ${unit}`;
+  if (unitBytes === 0) parts[1] += ` ${unit}`;
   if (rate > 0) {
     parts.push(`${amount(rate)}/s`);
     if (done < total) parts.push(`${formatSeconds((total - done) / rate)} left`);
@@ -95,16 +97,24 @@ export class Progress {
   };
 }
 
+/** What is counted in the parts of long operations. */
+const phaseUnits: Readonly<Record<string, string>> = {
+  reading: "segments",
+  replaying: "segments",
+  verifying: "records",
+  draining: "blocks",
+  comparing: "blocks",
+  copying: "bytes",
+};
+
 /** Shows an operation whose parts follow each other, each with a bar of its own. */
 export class PhaseProgress {
   readonly #output: { progress(label: string, unit: string): Progress };
-  readonly #unit: string;
   #phase = "";
   #current: Progress | undefined;
 
-  constructor(output: { progress(label: string, unit: string): Progress }, unit: string) {
+  constructor(output: { progress(label: string, unit: string): Progress }) {
     this.#output = output;
-    this.#unit = unit;
   }
 
   /** An `onProgress` with phases. */
@@ -112,7 +122,7 @@ export class PhaseProgress {
     if (phase !== this.#phase || this.#current === undefined) {
       this.end();
       this.#phase = phase;
-      this.#current = this.#output.progress(phase, this.#unit);
+      this.#current = this.#output.progress(phase, phaseUnits[phase] ?? "parts");
     }
     this.#current.update(done, total);
   };

@@ -7,6 +7,7 @@
 import { exitCode } from "../errors.ts";
 import { assumeOption, isForeign, recoverForeign } from "./dm_writeboost.ts";
 import { recoverCache } from "./engine.ts";
+import { PhaseProgress } from "./progress.ts";
 import { backingOption, cacheOption, type Command, jsonOption } from "./table.ts";
 
 /** The verb. */
@@ -54,7 +55,7 @@ export const recover: Command = {
   ],
   async run(options, output) {
     if (await isForeign(options)) return await recoverForeign(options, output);
-    const progress = output.progress("recovering", "parts");
+    const progress = new PhaseProgress(output);
     const copy = options.text("output");
     const report = await recoverCache({
       cache: options.needed("cache"),

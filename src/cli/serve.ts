@@ -63,6 +63,12 @@ export const serve: Command = {
         "serve one client on standard input and output, and end when it leaves; nothing else is printed there",
     },
     { name: "export", kind: "text", value: "NAME", standard: '""', summary: "the name of the export" },
+    {
+      name: "at",
+      kind: "number",
+      value: "SEQUENCE",
+      summary: "with --read-only: the volume as it was at this flush point; see nbdboost history",
+    },
     { name: "read-only", kind: "flag", summary: "refuse writes; neither device is written to for a client" },
     {
       name: "io",
@@ -178,6 +184,11 @@ export const serve: Command = {
       says: "is started by its client, which passes a socket (LISTEN_FDS), as systemd does",
     },
     {
+      line:
+        "nbdboost serve --cache c.nbb --backing disk.img --at 4711 --read-only --run 'nbdcopy \"$uri\" old.img'",
+      says: "copies the volume as it was at a flush point",
+    },
+    {
       line: "nbdboost serve --config /etc/nbdboost.toml",
       says:
         "serves every [[export]] of the file: name, cache, backing, description, read-only, set = { KEY = VALUE }",
@@ -185,7 +196,7 @@ export const serve: Command = {
   ],
   exits: {
     0: "stopped by a signal, all is durable (with --run: as COMMAND ended)",
-    3: "refused: not a pair, in use, or the backing device changed meanwhile",
+    3: "refused: not a pair, in use, a flush point that cannot be had, or the backing device changed meanwhile",
   },
   run: runServe,
 };
@@ -236,8 +247,7 @@ async function runServe(options: Options, caller: Output): Promise<number> {
       const detached = engine === undefined ? never : startControl(control, engine, log);
       const removePidFile = pidFile === undefined ? () => {} : writePidFile(pidFile);
       try {
-        const { io, ioReason } = engine ??
-          { io: "portable", ioReason: "it serves several exports in one process" };
+        const { io, ioReason } = host;
         log.tell("info", `I/O backend: ${io} (${ioReason})`);
         if (!plan.standardStreams) {
           for (const uri of host.uris) output.line(`listening on ${uri}`);

@@ -33,6 +33,8 @@ export interface ExportConfig {
   backing: string;
   description: string;
   readOnly: boolean;
+  /** As of this flush point; not in the file. */
+  at?: number;
   acceptDamage: boolean;
   acceptUnreadable: boolean;
   acceptChangedBacking: boolean;

@@ -1,6 +1,6 @@
 /**
- * What `serve` is to serve, from its options or from its configuration file, and how it is started: one cache on either
- * backend, with a control address; several on the portable one, without.
+ * What `serve` is to serve, from its options or from its configuration file, and how it is started: one cache with a
+ * control address, or several without.
  *
  * @module
  */
@@ -9,9 +9,8 @@ import { NbdboostError, RefusedError, UsageError } from "../errors.ts";
 import type { HostEvents } from "../host/ring_host.ts";
 import { passedSockets } from "../io/passed.ts";
 import { parseLimit, parseTunable, type RecoveryReport } from "./engine.ts";
-import { type EngineHost, startEngine } from "./engine_host.ts";
+import { type EngineHost, startEngine, startMany } from "./engine_host.ts";
 import { parseServeConfig, type ServeConfig } from "./serve_config.ts";
-import { serveMany } from "./serve_many.ts";
 import { type Options } from "./table.ts";
 import { tlsOf } from "./tls_files.ts";
 
@@ -27,6 +26,8 @@ export interface ServePlan extends ServeConfig {
 
 /** What was started. */
 export interface Started {
+  readonly io: EngineHost["io"];
+  readonly ioReason: string;
   readonly uris: readonly string[];
   /** Of a single cache; several have no control address. */
   readonly engine: EngineHost | undefined;
@@ -63,6 +64,9 @@ export function servePlan(options: Options, listenStandard: string): ServePlan {
     );
   }
   const path = options.text("config");
+  if (path !== undefined && options.has("at")) {
+    throw new UsageError("Option --at is given besides --config: expected it with --cache and --backing.");
+  }
   const config = path === undefined ? planOf(options) : parseServeConfig(path, readConfig(path, options));
   const listen = options.list("listen");
   const limits = Object.assign({}, config.limits, ...options.list("limit").map(parseLimit));
@@ -70,14 +74,11 @@ export function servePlan(options: Options, listenStandard: string): ServePlan {
   if (listen.length > 0) config.listen = [...listen];
   const isElsewhere = sockets.length > 0 || standardStreams;
   if (config.listen.length === 0 && !isElsewhere) config.listen = [listenStandard];
-  if (config.exports.length > 1) refuseWithSeveral(options, io);
+  if (config.exports.length > 1) refuseWithSeveral(options);
   return { ...config, limits, io, tls: tlsOf(options), sockets, standardStreams };
 }
 
-function refuseWithSeveral(options: Options, io: string): void {
-  if (io === "ring") {
-    throw new RefusedError("Cannot serve several exports with --io ring: it serves one; use --io portable");
-  }
+function refuseWithSeveral(options: Options): void {
   const control = options.text("control");
   if (control === undefined || control === "off") return;
   throw new RefusedError(
@@ -102,6 +103,12 @@ function readConfig(path: string, options: Options): string {
 }
 
 function planOf(options: Options): ServeConfig {
+  const at = options.number("at");
+  if (at !== undefined && !options.flag("read-only")) {
+    throw new UsageError(
+      `Option --at ${at} is given without --read-only: expected both, as the past cannot be written to (see nbdboost rewind).`,
+    );
+  }
   const [cache, backing] = [options.text("cache"), options.text("backing")];
   if (cache === undefined || backing === undefined) {
     const missing = [cache ?? "--cache PATH", backing ?? "--backing TARGET"].filter((text) =>
@@ -124,6 +131,7 @@ function planOf(options: Options): ServeConfig {
       backing,
       description: "nbdboost",
       readOnly: options.flag("read-only"),
+      ...(at === undefined ? {} : { at }),
       acceptDamage: options.flag("accept-damage"),
       acceptUnreadable: options.flag("accept-unreadable"),
       acceptChangedBacking: options.flag("accept-changed-backing"),
@@ -143,12 +151,11 @@ export async function startPlan(plan: ServePlan, events: PlanEvents): Promise<St
     const asked = { ...options, ...exportName, listen, sockets, standardStreams, limits, tls };
     const engine = await startEngine(io, asked, events);
     events.onOpened("", engine.recovery);
-    return { uris: engine.uris, engine, idle: () => engine.idle(), close: () => engine.close() };
+    const { io: backend, ioReason, uris } = engine;
+    return { io: backend, ioReason, uris, engine, idle: () => engine.idle(), close: () => engine.close() };
   }
-  const served = await serveMany(plan, {
-    warn: events.warn ?? (() => {}),
-    onProgress: events.onProgress ?? (() => {}),
-    onOpened: (name, recovery) => events.onOpened(`export "${name}": `, recovery),
-  });
-  return { uris: served.uris, engine: undefined, idle: () => served.idle(), close: () => served.close() };
+  const many = { exports, listen, sockets, standardStreams, limits, tls };
+  const { uris, recoveries, ...served } = await startMany(io, many, events);
+  exports.forEach(({ name }, index) => events.onOpened(`export "${name}": `, recoveries[index]!));
+  return { ...served, uris, engine: undefined };
 }

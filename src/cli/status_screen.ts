@@ -4,6 +4,7 @@
  * @module
  */
 
+import type { HistoryStatus } from "../cache/history_hold.ts";
 import type { ServerStatus } from "../control/status.ts";
 import { blockBytes, formatCount, formatSeconds, formatSize } from "../units.ts";
 
@@ -15,6 +16,7 @@ export interface Earlier {
 }
 
 const barColumns = 20;
+const secondsPerYear = 365 * 86_400;
 const requestKinds = ["read", "write", "flush", "trim", "zero"] as const;
 
 type Paint = (colour: "green" | "yellow" | "red" | "bold" | "dim", text: string) => string;
@@ -75,7 +77,9 @@ export function statusLines(
       ["log", logText(status)],
       ["dirty", dirtyText(status)],
       ["write-back", writebackText(status)],
+      ...(status.history.held ? [["history", heldText(status.history)] as const] : []),
       ["reads", hitText(status)],
+      ["wear", wearText(status)],
       ["i/o", `${status.io}, ${status.ioReason}`],
       ["settings", settingsText(status)],
     ], paint),
@@ -135,6 +139,20 @@ function writebackText({ writeback, bytes, cache }: ServerStatus): string {
   return `${writeback.mode}: ${work}; ${formatSize(bytes.writeback)} so far${merged}`;
 }
 
+function wearText({ wear }: ServerStatus): string {
+  const { writtenBytes, writeRequests, amplification, ratedBytes, lifeSeconds } = wear;
+  const parts = [`${formatSize(writtenBytes)} to the cache device in ${formatCount(writeRequests)} requests`];
+  if (amplification !== null) {
+    parts.push(`${Number(amplification.toFixed(2))} bytes for each that clients wrote`);
+  }
+  if (ratedBytes !== null && lifeSeconds !== null) {
+    const years = lifeSeconds / secondsPerYear;
+    const life = years >= 1 ? `${formatCount(years)} years` : `${formatCount(years * 365)} days`;
+    parts.push(`${formatSize(ratedBytes)} would last ${life} at this rate`);
+  }
+  return parts.join(", ");
+}
+
 function hitText({ blocks: { readHit, readMiss } }: ServerStatus): string {
   const total = readHit + readMiss;
   if (total === 0) return "none yet";
@@ -173,4 +191,13 @@ function requestLines(status: ServerStatus, earlier: Earlier | undefined, paint:
       rate("written")
     }; ${errors}`,
   ];
+}
+
+/** What is held, and for how long. */
+export function heldText(status: HistoryStatus): string {
+  const { oldestSequence, freeBytes, fullInSeconds } = status;
+  const lasts = fullInSeconds === null
+    ? ""
+    : `, full in about ${formatSeconds(fullInSeconds)} at the present rate`;
+  return `held from sequence ${oldestSequence} on; ${formatSize(freeBytes)} of log left${lasts}`;
 }

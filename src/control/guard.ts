@@ -4,7 +4,8 @@
  * caused is obeyed, whatever the address.
  *
  * The rules, by what they are against:
- * - Host, on a port, must name the port by a loopback name: against DNS rebinding.
+ * - Host, on a port, must name the port by a loopback name: against DNS rebinding. On a unix socket, which a browser
+ *   reaches where somebody forwards a port to it, it must be a loopback name, or one without a dot, on any port.
  * - Origin, when there is one, must be the Host's own; Sec-Fetch-Site must not say otherwise: against forged requests.
  * - Authorization must be `Bearer TOKEN` on a port, but for `GET /` and `GET /healthz`: against other users.
  *
@@ -13,7 +14,7 @@
 
 /** How an address is guarded. */
 export interface Guard {
-  /** What Host may be; undefined for a unix socket, which no browser reaches by itself. */
+  /** What Host may be; undefined for a unix socket, which does not know by what port a browser may reach it. */
   readonly hosts: readonly string[] | undefined;
   /** What a request has to know; undefined where the socket's mode decides. */
   readonly token: string | undefined;
@@ -28,6 +29,9 @@ export interface Refusal {
 /** What everybody may see: the page is empty without the token, and health is one word. */
 const openPaths: ReadonlySet<string> = new Set(["/", "/healthz"]);
 
+/** Names that no DNS server of somebody else's answers for: loopback, and those without a dot, such as `http://unix/`. */
+const localHost = /^(127\.0\.0\.1|\[::1\]|[a-z0-9_-]+)(:\d+)?$/;
+
 /** Compares in a time that does not depend on where the two differ. */
 function isSame(given: string, wanted: string): boolean {
   let difference = given.length ^ wanted.length;
@@ -40,10 +44,11 @@ function isSame(given: string, wanted: string): boolean {
 /** Why `request` is refused; undefined when it may go on. */
 export function refusalOf(request: Request, guard: Guard): Refusal | undefined {
   const host = request.headers.get("host")?.toLowerCase() ?? "";
-  if (guard.hosts !== undefined && !guard.hosts.includes(host)) {
+  if (guard.hosts === undefined ? !localHost.test(host) : !guard.hosts.includes(host)) {
+    const expected = guard.hosts ?? ["localhost", "127.0.0.1", "[::1]"];
     return {
       status: 403,
-      message: `The Host "${host}" is not this server: expected ${guard.hosts.join(" or ")}`,
+      message: `The Host "${host}" is not this server: expected ${expected.join(" or ")}`,
     };
   }
   const origin = request.headers.get("origin")?.toLowerCase();

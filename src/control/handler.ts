@@ -11,6 +11,8 @@
  *                    the map (with ?map=true); messages as they come
  *   GET  /tunables   the settings;  PATCH /tunables  changes those that its JSON object names
  *   POST /drain      writes everything back; progress as JSON lines
+ *   GET  /history    the newest flush points (?limit=N of them, 0 for all); as JSON lines, like a drain's
+ *   POST /hold       holds history: nothing is written back;  POST /release  lets go of it
  *   POST /detach     the same, then reads it back (all of it with ?verify=true), and ends the server
  * ```
  *
@@ -20,6 +22,7 @@
  * @module
  */
 
+import { pointsStandard } from "../cache/flush_points.ts";
 import { parseTunable, type Tunables } from "../cache/tunables.ts";
 import type { Clock } from "../clock.ts";
 import { DamageError, exitCode, NbdboostError, RefusedError, UsageError } from "../errors.ts";
@@ -107,6 +110,15 @@ function isTrue(url: URL, name: string): boolean {
   throw new UsageError(`The parameter ${name} is "${text}": expected true or false`);
 }
 
+function limitOf(url: URL): number {
+  const text = url.searchParams.get("limit") ?? String(pointsStandard);
+  const limit = Number(text);
+  if (!/^\d+$/.test(text) || !Number.isSafeInteger(limit)) {
+    throw new UsageError(`The parameter limit is "${text}": expected a whole number, 0 for all`);
+  }
+  return limit;
+}
+
 type Route = Readonly<Record<string, (request: Request, url: URL) => Promise<Response> | Response>>;
 
 /** Answers requests about one engine. */
@@ -132,6 +144,9 @@ export class ControlHandler {
       PATCH: (request) => this.#tune(request),
     },
     "/drain": { POST: () => this.#long((onProgress) => this.#target.drain(onProgress)) },
+    "/history": { GET: (_request, url) => this.#long(() => this.#target.history(limitOf(url))) },
+    "/hold": { POST: () => this.#long(() => this.#target.hold(false)) },
+    "/release": { POST: () => this.#long(() => this.#target.hold(true)) },
     "/detach": {
       POST: (_request, url) => {
         const verify = isTrue(url, "verify");

@@ -97,7 +97,7 @@ class Page {
 
 /** The page that `GET /metrics` gives. */
 export function metricsText(status: ServerStatus, engine: EngineStatus): string {
-  const { cache, log, writeback, bytes, blocks } = status;
+  const { cache, log, writeback, bytes, blocks, wear } = status;
   const { error, bytesRead: _read, bytesWritten: _written, ...kinds } = engine.requests;
   const page = new Page();
   page.gauge("nbdboost_info", "Always 1; what is running is in the labels.", 1, {
@@ -159,6 +159,29 @@ export function metricsText(status: ServerStatus, engine: EngineStatus): string 
     "nbdboost_overwritten_blocks_total",
     "Blocks overwritten in RAM, before they reached the log.",
     blocks.overwritten,
+  );
+  page.counter(
+    "nbdboost_bypassed_blocks_total",
+    "Blocks of streams that went past the log.",
+    blocks.bypassed,
+  );
+  page.counter("nbdboost_kept_blocks_total", "Blocks that the read cache kept.", blocks.kept);
+  page.counter("nbdboost_prefetched_blocks_total", "Blocks fetched ahead for it.", blocks.prefetched);
+  page.counter(
+    "nbdboost_cache_written_bytes_total",
+    "Bytes written to the cache device, superblocks included.",
+    wear.writtenBytes,
+  );
+  page.counter("nbdboost_cache_write_requests_total", "Requests that wrote them.", wear.writeRequests);
+  page.gauge(
+    "nbdboost_cache_write_amplification",
+    "Bytes written to the cache device for each byte that clients wrote; 0 before they wrote any.",
+    wear.amplification ?? 0,
+  );
+  page.gauge(
+    "nbdboost_cache_life_seconds",
+    "How long a new cache device would last at the average rate since the start; 0 without cache_tbw.",
+    wear.lifeSeconds ?? 0,
   );
 
   page.gauge("nbdboost_writeback_active", "1 while something is written back.", writeback.active ? 1 : 0);

@@ -34,8 +34,8 @@ export function serverStatus(
   engine: EngineStatus,
   { io, ioReason }: { io: "ring" | "portable"; ioReason: string },
 ): ServerStatus {
-  const { version, uuid, state, uptimeSeconds, backing, cache, mirror, blocks, log, writeback, bytes } =
-    engine.cache;
+  const { version, uuid, state, uptimeSeconds, backing, cache, mirror } = engine.cache;
+  const { blocks, log, wear, writeback, bytes, history } = engine.cache;
   const { read, write, flush, trim, zero, error, bytesRead, bytesWritten } = engine.requests;
   const { latencies } = engine;
   const shown = engine.serving ? state : "stopping";
@@ -55,7 +55,9 @@ export function serverStatus(
     bytes: { ...bytes, read: bytesRead, written: bytesWritten },
     blocks,
     log,
+    wear,
     writeback,
+    history,
     latencyMicros: {
       read: latencySummary(latencies.read),
       write: latencySummary(latencies.write),

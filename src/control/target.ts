@@ -5,6 +5,8 @@
  */
 
 import type { DrainReport } from "../cache/drain.ts";
+import type { HistoryReport } from "../cache/flush_points.ts";
+import type { HistoryStatus } from "../cache/history_hold.ts";
 import type { CacheMap } from "../cache/map.ts";
 import type { Tunables } from "../cache/tunables.ts";
 import type { EngineStatus, OnProgress } from "../host/served.ts";
@@ -21,6 +23,10 @@ export interface ControlTarget {
   tune(settings: Partial<Tunables>): Promise<Tunables>;
   /** Writes everything back, among clients. */
   drain(onProgress: OnProgress): Promise<DrainReport>;
+  /** Lists the newest flush points; 0 for all of them. */
+  history(limit: number): Promise<HistoryReport>;
+  /** Holds history, or releases it. */
+  hold(release: boolean): Promise<HistoryStatus>;
   /** See `ServedCache.detach`. */
   detach(verify: boolean, onProgress: OnProgress): Promise<DrainReport>;
 }

@@ -2,7 +2,7 @@
  * What the main thread and the engine's Worker say to each other. Plain data only.
  *
  * ```text
- *   main → worker   start, status, map, tune, drain, detach, stop (each with a number; then an eventfd is written, which wakes it up)
+ *   main → worker   start, startMany, status, map, tune, drain, history, hold, detach, stop (each with a number; then an eventfd is written, which wakes it up)
  *   worker → main   awake, warning, progress, answer, failure, ended
  * ```
  *
@@ -11,6 +11,8 @@
 
 import type { DrainReport } from "../cache/drain.ts";
 import type { CacheMap } from "../cache/map.ts";
+import type { HistoryReport } from "../cache/flush_points.ts";
+import type { HistoryStatus } from "../cache/history_hold.ts";
 import type { RecoveryReport } from "../cache/open.ts";
 import type { Tunables } from "../cache/tunables.ts";
 import type { Limits } from "../nbd/limits.ts";
@@ -33,6 +35,8 @@ export interface HostOptions {
   /** The path of the backing device. */
   backing: string;
   readOnly?: boolean;
+  /** With `readOnly`: as of this flush point. */
+  at?: number;
   acceptDamage?: boolean;
   acceptUnreadable?: boolean;
   acceptChangedBacking?: boolean;
@@ -52,6 +56,43 @@ export interface HostOptions {
   tls?: ServeOptions["tls"];
 }
 
+/** One of several exports. */
+export interface ExportOptions {
+  /** The export's name. */
+  name: string;
+  /** A line for people about it. */
+  description: string;
+  /** The path of the cache device. */
+  cache: string;
+  /** The path or URI of the backing device. */
+  backing: string;
+  readOnly: boolean;
+  /** As in {@linkcode HostOptions}. */
+  at?: number;
+  acceptDamage: boolean;
+  acceptUnreadable: boolean;
+  acceptChangedBacking: boolean;
+  tunables: Partial<Tunables>;
+}
+
+/** What is to be served when it is several caches, and how. */
+export interface ManyOptions {
+  exports: ExportOptions[];
+  /** As in {@linkcode HostOptions}, as are the others. */
+  listen: string[];
+  sockets?: number[];
+  standardStreams?: boolean;
+  limits?: Partial<Limits>;
+  tls?: ServeOptions["tls"];
+}
+
+/** What several started engines tell of themselves. */
+export interface ManyStarted {
+  /** Of each export, in their order. */
+  recoveries: RecoveryReport[];
+  uris: string[];
+}
+
 /** What a started engine tells of itself. */
 export interface Started {
   recovery: RecoveryReport;
@@ -62,20 +103,26 @@ export interface Started {
 /** A request, without its number. */
 export type Request =
   | { ask: "start"; options: HostOptions }
+  | { ask: "startMany"; options: ManyOptions }
   | { ask: "status" }
   | { ask: "map" }
   | { ask: "tune"; settings: Partial<Tunables> }
   | { ask: "drain" }
+  | { ask: "history"; limit: number }
+  | { ask: "hold"; release: boolean }
   | { ask: "detach"; verify: boolean }
   | { ask: "stop" };
 
 /** What each request is answered with. */
 export interface Answers {
   start: Started;
+  startMany: ManyStarted;
   status: EngineStatus;
   map: CacheMap;
   tune: Tunables;
   drain: DrainReport;
+  history: HistoryReport;
+  hold: HistoryStatus;
   detach: DrainReport;
   stop: undefined;
 }

@@ -11,6 +11,8 @@ import { Waker } from "../io/ring/wake_up.ts";
 import {
   type Answers,
   type HostOptions,
+  type ManyOptions,
+  type ManyStarted,
   type Request,
   revivedError,
   type Started,
@@ -92,6 +94,16 @@ export class RingHost implements Started, AsyncDisposable {
     return this.#line.ask({ ask: "drain" }, onProgress);
   }
 
+  /** See `ServedCache.history`. */
+  history(limit: number): Promise<Answers["history"]> {
+    return this.#line.ask({ ask: "history", limit });
+  }
+
+  /** See `ServedCache.hold`. */
+  hold(release: boolean): Promise<Answers["hold"]> {
+    return this.#line.ask({ ask: "hold", release });
+  }
+
   /** See `ServedCache.detach`. */
   detach(verify: boolean, onProgress: OnProgress): Promise<Answers["detach"]> {
     return this.#line.ask({ ask: "detach", verify }, onProgress);
@@ -104,6 +116,21 @@ export class RingHost implements Started, AsyncDisposable {
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
+  }
+}
+
+/** Opens and serves several caches from one thread of their own; as {@linkcode RingHost.start}. */
+export async function startManyOnRing(
+  options: ManyOptions,
+  events: HostEvents = {},
+): Promise<ManyStarted & { close(): Promise<void> }> {
+  const line = await Line.open(events);
+  try {
+    const started = await line.ask({ ask: "startMany", options }, events.onProgress);
+    return { ...started, close: () => line.close() };
+  } catch (error) {
+    await line.close();
+    throw error;
   }
 }
 

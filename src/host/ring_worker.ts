@@ -5,6 +5,7 @@
  * @module
  */
 
+import type { Cache } from "../cache/cache.ts";
 import type { Warn } from "../cache/core.ts";
 import { openCache } from "../cache/open.ts";
 import type { BlockDevice } from "../device/block_device.ts";
@@ -12,8 +13,18 @@ import { openDevice } from "../device/open.ts";
 import type { Io } from "../io/io.ts";
 import { openReactor, reactorIo } from "../io/ring/mod.ts";
 import { WakeUp } from "../io/ring/wake_up.ts";
-import { type HostOptions, plainError, type Started, type ToMain, type ToWorker } from "./messages.ts";
+import {
+  type ExportOptions,
+  type HostOptions,
+  type ManyOptions,
+  type ManyStarted,
+  plainError,
+  type Started,
+  type ToMain,
+  type ToWorker,
+} from "./messages.ts";
 import { type OnProgress, ServedCache } from "./served.ts";
+import { type ManyServed, serveMany } from "./served_many.ts";
 
 /** The Worker's own end; the types of the main thread's global do not know it. */
 interface Port {
@@ -26,12 +37,15 @@ const port = globalThis as unknown as Port;
 const reactor = openReactor({ dedicated: true });
 const io: Io = reactorIo(reactor);
 let served: ServedCache | undefined;
+let many: ManyServed | undefined;
 let taken = 0;
 
 // Messages come through Deno's event loop, which is visited until the one that the wake-up announced is here.
 const wakeUp = new WakeUp(reactor, (count) => reactor.visitUntil(() => taken >= count));
 
-async function openPair(options: HostOptions): Promise<{ cache: BlockDevice; backing: BlockDevice }> {
+async function openPair(
+  options: Pick<HostOptions, "cache" | "backing" | "readOnly">,
+): Promise<{ cache: BlockDevice; backing: BlockDevice }> {
   const write = !(options.readOnly ?? false);
   const { clock } = reactor;
   const cache = await openDevice(options.cache, { write, io, clock, direct: true });
@@ -43,17 +57,36 @@ async function openPair(options: HostOptions): Promise<{ cache: BlockDevice; bac
   }
 }
 
-async function start(number: number, options: HostOptions): Promise<Started> {
-  const warn: Warn = (message, level) =>
-    port.postMessage({ tell: "warning", message, ...(level === undefined ? {} : { level }) });
-  const { clock } = reactor;
-  const cache = await openCache({
+const warn: Warn = (message, level) =>
+  port.postMessage({ tell: "warning", message, ...(level === undefined ? {} : { level }) });
+
+async function open(number: number, options: HostOptions | ExportOptions, warn: Warn): Promise<Cache> {
+  return await openCache({
     ...await openPair(options),
-    ...pick(options, "readOnly", "acceptDamage", "acceptUnreadable", "acceptChangedBacking", "tunables"),
-    clock,
+    ...pick(
+      options,
+      "readOnly",
+      "at",
+      "acceptDamage",
+      "acceptUnreadable",
+      "acceptChangedBacking",
+      "tunables",
+    ),
+    clock: reactor.clock,
     warn,
     onProgress: (done, total) => progressOf(number)(done, total, "recovering"),
   });
+}
+
+async function startMany(number: number, options: ManyOptions): Promise<ManyStarted> {
+  const { clock } = reactor;
+  many = await serveMany(options, { open: (each, warn) => open(number, each, warn), warn, io, clock });
+  return { recoveries: many.recoveries, uris: many.uris };
+}
+
+async function start(number: number, options: HostOptions): Promise<Started> {
+  const { clock } = reactor;
+  const cache = await open(number, options, warn);
   served = await ServedCache.start(cache, {
     listen: options.listen,
     sockets: options.sockets,
@@ -78,6 +111,8 @@ async function perform(message: ToWorker): Promise<unknown> {
   switch (message.ask) {
     case "start":
       return await start(number, message.options);
+    case "startMany":
+      return await startMany(number, message.options);
     case "status":
       return served!.status();
     case "map":
@@ -86,10 +121,14 @@ async function perform(message: ToWorker): Promise<unknown> {
       return served!.tune(message.settings);
     case "drain":
       return await served!.drain(progressOf(number));
+    case "history":
+      return await served!.history(message.limit);
+    case "hold":
+      return await served!.hold(message.release);
     case "detach":
       return await served!.detach(message.verify, progressOf(number));
     case "stop":
-      return await served?.close();
+      return await (served ?? many)?.close();
   }
 }
 

@@ -7,6 +7,8 @@
 
 import type { Cache } from "../cache/cache.ts";
 import type { DrainReport } from "../cache/drain.ts";
+import type { HistoryReport } from "../cache/flush_points.ts";
+import type { HistoryStatus } from "../cache/history_hold.ts";
 import type { CacheMap } from "../cache/map.ts";
 import type { CacheStatus } from "../cache/status.ts";
 import type { Tunables } from "../cache/tunables.ts";
@@ -84,12 +86,22 @@ export class ServedCache {
     return this.cache.drain({ onProgress });
   }
 
+  /** Lists the newest flush points; 0 for all of them. */
+  history(limit: number): Promise<HistoryReport> {
+    return this.cache.history.list({ limit });
+  }
+
+  /** Holds history, or releases it. */
+  hold(release: boolean): Promise<HistoryStatus> {
+    return release ? this.cache.history.release() : this.cache.history.hold();
+  }
+
   /**
    * Writes everything back, ends the server, reads back what the log still holds, and closes the cache: the backing device
    * alone is complete afterwards. With `verify` clients have to go first, so that everything that was dirty is read back;
    * else only a quarter of the log may be given up unread, and only if clients need the room.
    *
-   * @throws {RefusedError} when it is read-only, poisoned, or detaching already; then it goes on serving
+   * @throws {RefusedError} when it is read-only, poisoned, its history is held, or it is detaching already; then it goes on serving
    * @throws {DamageError} when blocks are lost; then it goes on serving. When the backing device does not return what was
    * written; then nobody is served any more
    */
@@ -125,6 +137,7 @@ export class ServedCache {
     if (this.cache.readOnly) {
       throw refuse("it is served read-only, so nothing can be written back; serve it without that");
     }
+    this.cache.history.refuseHeld("detach");
     if (this.#detaching || !this.#serving || state === "stopping") {
       throw refuse("it is being detached or stopped already");
     }

@@ -161,6 +161,11 @@ export class Durability {
     if (!this.#running && !this.#failure) void this.#run();
   }
 
+  /** The same, for who wants some progress and not just this one: what is under way is enough. */
+  startUnlessRunning(sequence: number): void {
+    if (!this.#running) this.start(sequence);
+  }
+
   async #run(): Promise<void> {
     this.#running = true;
     try {

@@ -59,12 +59,17 @@ export const superblockField = {
   headSlot: 152,
   headSequence: 160,
   headChain: 168,
+  historyFlags: 172,
+  historyFloor: 176,
   createdMs: 184,
   closedMs: 192,
   backingBytes: 200,
   backingKind: 208,
   backingModifiedMs: 216,
   backingIdLength: 224,
+  rewindEpoch: 228,
+  unlogged: 232,
+  rewoundTo: 240,
   backingId: 256,
   sampleCount: 1536,
   samples: 1544,
@@ -106,6 +111,8 @@ export const featuresKnown = featureMirrored;
 
 /** `state` of a superblock. */
 export const superblockState = { open: 1, clean: 2 } as const;
+/** `historyFlags` bit: history is held, nothing newer than the floor may reach the backing. */
+export const historyFlagHeld = 1;
 /** `backingKind` of a superblock, by `DeviceIdentity.kind`. */
 export const backingKinds = ["file", "block", "memory", "nbd"] as const;
 

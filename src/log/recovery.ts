@@ -37,6 +37,8 @@ export interface RecoverySink {
   lost(slot: number, sequence: number, chain: number): void;
   /** Records are lost and nobody knows what they held. */
   loseAll(sequence: number): void;
+  /** An accepted record's header, before its entries; not called for one that is rebuilt. */
+  header?(header: RecordHeader): void;
   /** How far the walk has come, in segments. */
   progress?(segments: number): void;
   /** A whole record has been read and verified (only past the mark, or with `verifyAll`). */
@@ -73,9 +75,17 @@ export interface Walk {
   gaps: Gap[];
 }
 
-/** Walks the log of `superblock`. Device errors while reading pass through. */
-export async function walkLog(reader: LogReader, superblock: Superblock, sink: RecoverySink): Promise<Walk> {
-  const walker = new Walker(reader, superblock, sink);
+/**
+ * Walks the log of `superblock`, to its end or, with `until`, up to the record of that sequence, which must be in it. Device
+ * errors while reading pass through.
+ */
+export async function walkLog(
+  reader: LogReader,
+  superblock: Superblock,
+  sink: RecoverySink,
+  until = Infinity,
+): Promise<Walk> {
+  const walker = new Walker(reader, superblock, sink, until);
   try {
     return await walker.run();
   } finally {
@@ -101,12 +111,15 @@ class Walker {
   readonly #epochStarts = new Map<number, number>();
   /** A record of whose header the superblock knows the checksum: another with its sequence was left by a dropped epoch. */
   readonly #known: { sequence: number; crc: number } | undefined;
+  readonly #until: number;
 
-  constructor(reader: LogReader, superblock: Superblock, sink: RecoverySink) {
+  constructor(reader: LogReader, superblock: Superblock, sink: RecoverySink, until: number) {
+    this.#until = until;
     this.#reader = reader;
     this.#superblock = superblock;
     this.#sink = sink;
-    const { tail, durableMark, clean, head, previous } = superblock;
+    const { tail, durableMark, clean, head, previous, history: { rewind } } = superblock;
+    if (rewind.epoch > 0) this.#epochStarts.set(rewind.epoch, rewind.to + 1);
     this.#segment = Math.floor(tail.slot / reader.geometry.segmentBlocks);
     this.#offset = tail.slot % reader.geometry.segmentBlocks;
     this.#sequence = tail.sequence;
@@ -135,15 +148,15 @@ class Walker {
         this.#sink.progress?.(++segments);
         continue;
       }
-      if (this.#atCleanEnd()) break;
+      if (this.#atEnd()) break;
       await this.#acceptSegment();
       if (geometry.segmentBlocks - this.#offset < 2) continue;
       // Once more before anything is concluded, from another copy where there is one: a read may have been at fault, and not
       // what is stored.
       const reached = this.#sequence;
-      if (!this.#atCleanEnd()) await this.#acceptSegment(1);
+      if (!this.#atEnd()) await this.#acceptSegment(1);
       if (this.#sequence > reached) continue;
-      if (this.#atCleanEnd() || !(await this.#passGap())) break;
+      if (this.#atEnd() || !(await this.#passGap())) break;
     }
     await this.#verifyPending();
     const walk = this.#walk;
@@ -162,9 +175,10 @@ class Walker {
     return walk;
   }
 
-  /** After a clean close the log ends where the superblock says, and nothing is torn. */
-  #atCleanEnd(): boolean {
-    return this.#superblock.clean && this.#sequence === this.#superblock.head.sequence;
+  /** After a clean close the log ends where the superblock says, and nothing is torn; so it does where that was asked for. */
+  #atEnd(): boolean {
+    return (this.#superblock.clean && this.#sequence === this.#superblock.head.sequence) ||
+      this.#sequence > this.#until;
   }
 
   get #slot(): number {
@@ -174,7 +188,7 @@ class Walker {
   /** Accepts headers of the present segment up to the first that is not the next record. */
   async #acceptSegment(copy = 0): Promise<void> {
     for (const header of await this.#reader.headers(this.#segment, this.#offset, copy)) {
-      if (header.slot !== this.#slot || this.#atCleanEnd() || !this.#follows(header)) return;
+      if (header.slot !== this.#slot || this.#atEnd() || !this.#follows(header)) return;
       if (copy > 0 && this.#reader.copyCount > 1) this.#fromOtherCopy.push(header);
       this.#sink.placed(header.slot, header.sequence, header.chain);
       this.#epochStarts.set(header.epoch.number, header.epoch.firstSequence);
@@ -231,6 +245,7 @@ class Walker {
 
   #apply(header: RecordHeader): void {
     const entries = recordEntries(header);
+    this.#sink.header?.(header);
     this.#sink.apply(entries, header.slot, header.sequence, false);
     this.#accepted(header.slot, header.sequence, header.epoch.number, entries, header.dataCount);
   }

@@ -53,7 +53,8 @@ export class Segments {
   /** Segments that begin with a lost record, and the first of theirs that is known. */
   readonly #lostFirst = new Map<number, { slot: number; sequence: number; chain: number } | null>();
 
-  constructor(count: number, blocks: number) {
+  /** `pins`: of the log that this is another view of. */
+  constructor(count: number, blocks: number, pins: Uint32Array = new Uint32Array(count)) {
     this.count = count;
     this.blocks = blocks;
     this.live = new Uint32Array(count);
@@ -62,7 +63,7 @@ export class Segments {
     this.firstSequence = new Float64Array(count);
     this.firstChain = new Uint32Array(count);
     this.lastSequence = new Float64Array(count);
-    this.pins = new Uint32Array(count);
+    this.pins = pins;
     this.buffer = new Int16Array(count).fill(-1);
   }
 

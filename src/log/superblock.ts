@@ -31,6 +31,7 @@ import {
   featuresKnown,
   formatVersion,
   halfBytes,
+  historyFlagHeld,
   sampleCountMax,
   segmentBlocksMax,
   superblockBytes,
@@ -53,6 +54,32 @@ export interface Sample {
   crc: number;
 }
 
+/** What a superblock says of the past that the log still holds. */
+export interface HistoryState {
+  /**
+   * No content of a record with a higher sequence has reached the backing, and of what later records superseded since then
+   * nothing is gone. Undefined where nothing is known, as while the cache is open and history is not held.
+   */
+  floor: number | undefined;
+  /** That stays so, through crashes too, until history is released. */
+  held: boolean;
+  /** The last rewind: of epochs before `epoch`, no record after `to` counts. Epoch 0: there was none. */
+  rewind: { epoch: number; to: number };
+  /**
+   * Of what changed after an earlier sequence than this, the log may not tell all: something went past it, or the number
+   * named another record before a rewind. Counts as `floor` does.
+   */
+  unlogged: number;
+}
+
+/** A superblock that knows nothing of the past. */
+export const noHistory: Readonly<HistoryState> = {
+  floor: undefined,
+  held: false,
+  rewind: { epoch: 0, to: 0 },
+  unlogged: 0,
+};
+
 /** What a superblock says. */
 export interface Superblock {
   uuid: Bytes;
@@ -68,6 +95,7 @@ export interface Superblock {
   durableMark: number;
   /** Where the next record goes; meaningful when `clean`. */
   head: LogPosition;
+  history: Readonly<HistoryState>;
   createdMs: number;
   closedMs: number;
   backingBytes: number;
@@ -106,6 +134,13 @@ export function encodeSuperblock(superblock: Superblock, copy: number): Bytes {
   putPosition(view, field.tailSlot, field.tailSequence, field.tailChain, superblock.tail);
   putU64(view, field.durableMark, superblock.durableMark);
   putPosition(view, field.headSlot, field.headSequence, field.headChain, superblock.head);
+  const { floor, held, rewind, unlogged } = superblock.history;
+  view.setUint32(field.historyFlags, held ? historyFlagHeld : 0, true);
+  // One more than the floor, so that 0 says that nothing is known.
+  putU64(view, field.historyFloor, floor === undefined ? 0 : floor + 1);
+  view.setUint32(field.rewindEpoch, rewind.epoch, true);
+  putU64(view, field.rewoundTo, rewind.to);
+  putU64(view, field.unlogged, unlogged);
   putU64(view, field.createdMs, Math.floor(superblock.createdMs));
   putU64(view, field.closedMs, Math.floor(superblock.closedMs));
   putU64(view, field.backingBytes, superblock.backingBytes);
@@ -216,6 +251,7 @@ function decodeFields(bytes: Bytes, view: DataView, geometry: Geometry): Superbl
     tail: getPosition(view, field.tailSlot, field.tailSequence, field.tailChain),
     durableMark: getU64(view, field.durableMark),
     head: getPosition(view, field.headSlot, field.headSequence, field.headChain),
+    history: decodeHistory(view),
     createdMs: getU64(view, field.createdMs),
     closedMs: getU64(view, field.closedMs),
     backingBytes: getU64(view, field.backingBytes),
@@ -226,6 +262,16 @@ function decodeFields(bytes: Bytes, view: DataView, geometry: Geometry): Superbl
     },
     samples,
     previous: decodePrevious(extension),
+  };
+}
+
+function decodeHistory(view: DataView): HistoryState {
+  const floor = getU64(view, field.historyFloor) - 1;
+  return {
+    floor: floor >= 0 && Number.isSafeInteger(floor) ? floor : undefined,
+    held: floor >= 0 && (view.getUint32(field.historyFlags, true) & historyFlagHeld) !== 0,
+    rewind: { epoch: view.getUint32(field.rewindEpoch, true), to: getU64(view, field.rewoundTo) },
+    unlogged: getU64(view, field.unlogged),
   };
 }
 

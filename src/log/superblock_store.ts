@@ -47,6 +47,8 @@ export class SuperblockStore {
   /** The copy that was written last; the other one is next. */
   #copy: number;
   #line: Promise<void> = Promise.resolve();
+  /** Copies written. */
+  writes = 0;
 
   constructor(device: BlockDevice, log: DurableLog, current: Superblock, copy: number) {
     this.#device = device;
@@ -91,6 +93,7 @@ export class SuperblockStore {
   }
 
   async #put(copy: number): Promise<void> {
+    this.writes++;
     try {
       await this.#device.write(superblockOffsets[copy]!, encodeSuperblock(this.#current, copy));
     } catch (error) {

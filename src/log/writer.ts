@@ -414,7 +414,7 @@ export class LogWriter {
     this.#records++;
     this.#bytes += blocks * blockBytes;
     this.#recordWrites.start(record, this.#headSegment, pointer, blocks);
-    if (this.unsyncedBlocks > this.#unsyncedMax / 2) this.#durability.start(this.sealedSequence);
+    if (this.unsyncedBlocks > this.#unsyncedMax / 2) this.#durability.startUnlessRunning(this.sealedSequence);
   }
 
   /** Fails the log from outside: a superblock could not be written, or the engine found a mistake of its own. */

@@ -18,7 +18,12 @@ export interface Export {
   readonly readOnly: boolean;
   /** What is served. */
   readonly volume: Volume;
+  /** Gives it up: it was made for one client. */
+  readonly close?: () => void;
 }
+
+/** The name of an export, and the flush point as of which it is wanted. */
+const frozenName = /^(.*)@(\d{1,15})$/s;
 
 function checkString(what: string, value: string): void {
   const bytes = new TextEncoder().encode(value).length;
@@ -48,6 +53,23 @@ export class ExportTable {
       names.add(name);
     }
     this.all = all;
+  }
+
+  /**
+   * Makes the export `NAME@SEQUENCE`: NAME as of a flush point. Undefined where the name means nothing of the kind; rejects
+   * when that cannot be had. Whoever asked for it closes it.
+   */
+  make(name: string): Promise<Export> | undefined {
+    const [, base, digits] = frozenName.exec(name) ?? [];
+    const served = base === undefined || this.find(name) ? undefined : this.find(base);
+    if (served?.volume.frozen === undefined) return undefined;
+    return served.volume.frozen(Number(digits)).then((volume) => ({
+      name,
+      description: `${served.description} as of flush point ${digits}`.trim().slice(0, stringBytesMax / 4),
+      readOnly: true,
+      volume,
+      close: () => volume.close(),
+    }));
   }
 
   /** The export of that name. "" finds the default export: the one named "", else the first. */

@@ -65,6 +65,9 @@ export class Negotiation {
   /** Set when the server shuts down: every option but ABORT is refused. */
   shuttingDown = false;
 
+  /** True while an export that the client asked for is made: nothing more is read meanwhile. */
+  isWaiting = false;
+
   /** Set when the client may begin with TLS: the last reply in the clear, to be sent as the change is made. */
   tlsReply: Uint8Array<ArrayBuffer> | null = null;
 
@@ -82,8 +85,16 @@ export class Negotiation {
   #options = 0;
   /** The option whose data is being collected or thrown away. */
   #pending: { option: number; collect: boolean } | null = null;
+  /** Exports that were made for this client, or why they could not be. */
+  readonly #made = new Map<string, Export | string>();
+  /** The option that waited for one. */
+  #resumed: { code: number; data: Uint8Array } | null = null;
+  #released = false;
+  readonly #onMade: (() => void) | undefined;
 
-  constructor(exports: ExportTable, out: OutputBuffer, tls: TlsMode = "off") {
+  /** `onMade`: an export was made, so {@linkcode run} is to be called; without it none are. */
+  constructor(exports: ExportTable, out: OutputBuffer, tls: TlsMode = "off", onMade?: () => void) {
+    this.#onMade = onMade;
     this.#exports = exports;
     this.#tls = tls;
     this.#out = out;
@@ -98,12 +109,49 @@ export class Negotiation {
 
   /** Handles what `input` holds: flags, and every whole option up to the one that starts the transmission. */
   run(input: InputBuffer): void {
-    if (!this.#flagsSeen && !this.#clientFlags(input)) return;
+    if (this.isWaiting || (!this.#flagsSeen && !this.#clientFlags(input))) return;
+    const resumed = this.#resumed;
+    this.#resumed = null;
+    if (resumed) this.#handle(resumed.code, resumed.data);
     while (
-      this.agreement === null && this.ending === null && this.tlsReply === null && this.#nextOption(input)
+      !this.isWaiting && this.agreement === null && this.ending === null && this.tlsReply === null &&
+      this.#nextOption(input)
     );
     // Whoever sends on before the reply has come wants something that was said in the clear to count as secret.
     if (this.tlsReply !== null && input.end > input.start) this.ending = "plain text after STARTTLS";
+  }
+
+  /** The connection has ended: what was made for it is given up. */
+  release(): void {
+    this.#released = true;
+    for (const made of this.#made.values()) if (typeof made === "object") made.close?.();
+    this.#made.clear();
+  }
+
+  /** Makes the export of that name, if there is one to be made; the option is handled once that has ended. */
+  #makesFirst(name: string, code: number, data: Uint8Array): boolean {
+    if (this.#onMade === undefined || this.#made.has(name)) return false;
+    const making = this.#exports.make(name);
+    if (making === undefined) return false;
+    this.isWaiting = true;
+    making.catch((error) => error instanceof Error ? error.message : String(error)).then((made) => {
+      this.isWaiting = false;
+      if (!this.#released) this.#made.set(name, made);
+      else if (typeof made === "object") made.close?.();
+      this.#resumed = { code, data };
+      this.#onMade?.();
+    });
+    return true;
+  }
+
+  #find(name: string): Export | undefined {
+    const made = this.#made.get(name);
+    return typeof made === "object" ? made : this.#exports.find(name);
+  }
+
+  #unknown(code: number, name: string): void {
+    const why = this.#made.get(name);
+    this.#reply(code, optionReply.unknown, typeof why === "string" ? why : "no such export");
   }
 
   /** The connection is secret from here on, and nothing that was agreed before counts. */
@@ -244,7 +292,8 @@ export class Negotiation {
       return;
     }
     const name = decodeString(data);
-    const served = name === undefined ? undefined : this.#exports.find(name);
+    if (name !== undefined && this.#makesFirst(name, option.exportName, data)) return;
+    const served = name === undefined ? undefined : this.#find(name);
     if (served === undefined || this.shuttingDown) {
       this.ending = served === undefined ? "EXPORT_NAME of an unknown export" : "";
       return;
@@ -259,8 +308,9 @@ export class Negotiation {
   #info(code: number, data: Uint8Array): void {
     const request = decodeInfoRequest(data);
     if (request === undefined) return this.#reply(code, optionReply.invalid, "malformed data");
-    const served = this.#exports.find(request.name);
-    if (served === undefined) return this.#reply(code, optionReply.unknown, "no such export");
+    if (this.#makesFirst(request.name, code, data)) return;
+    const served = this.#find(request.name);
+    if (served === undefined) return this.#unknown(code, request.name);
     const size = u64(served.volume.sizeBytes);
     this.#reply(code, optionReply.info, u16(info.export), size, u16(this.#flags(served)));
     const kinds = new Set(request.kinds);
@@ -285,8 +335,9 @@ export class Negotiation {
     if (setting && this.#form === replyForm.simple) {
       return this.#reply(code, optionReply.invalid, "negotiate structured replies or extended headers first");
     }
-    const served = this.#exports.find(request.name);
-    if (served === undefined) return this.#reply(code, optionReply.unknown, "no such export");
+    if (this.#makesFirst(request.name, code, data)) return;
+    const served = this.#find(request.name);
+    if (served === undefined) return this.#unknown(code, request.name);
     const contexts = contextsFor(served.volume, request.queries, !setting);
     if (setting) this.#selected = { served, contexts };
     for (const { id, name } of contexts) this.#reply(code, optionReply.metaContext, setting ? id : 0, name);

@@ -82,7 +82,10 @@ export class Session {
         options.onOutput();
       },
     });
-    this.#negotiation = new Negotiation(options.exports, this.#output, options.tls);
+    this.#negotiation = new Negotiation(options.exports, this.#output, options.tls, () => {
+      this.#run();
+      options.onOutput();
+    });
   }
 
   /** True until the client has chosen an export. */
@@ -118,7 +121,8 @@ export class Session {
 
   /** False while enough is under way, so that the client has to wait; and at the end. */
   get wantsInput(): boolean {
-    return !this.#ending && this.#negotiation.tlsReply === null && !(this.#transmission?.blocked ?? false);
+    const { tlsReply, isWaiting } = this.#negotiation;
+    return !this.#ending && tlsReply === null && !isWaiting && !(this.#transmission?.blocked ?? false);
   }
 
   /** Where the next receive goes. Only while `wantsInput`, and once per `received`. */
@@ -198,7 +202,10 @@ export class Session {
   /** Tells the budget what is held; and nothing any more, once nothing more will be. */
   #settle(): void {
     const transmission = this.#transmission;
-    if (this.#ending) transmission?.stop();
+    if (this.#ending) {
+      transmission?.stop();
+      this.#negotiation.release();
+    }
     const held = transmission?.heldBytes ?? 0;
     if (this.#ending) this.#share.end(held);
     else this.#share.settle(held);
@@ -251,6 +258,7 @@ export class Session {
     const negotiation = this.#negotiation;
     negotiation.run(this.#input);
     if (negotiation.ending !== null) this.#end(negotiation.ending);
+    if (negotiation.isWaiting) this.#options.onPromise?.();
     if (negotiation.ending !== null || negotiation.agreement === null) return false;
     const { statistics, observer = null, clock, warn, limits, onPromise = () => {} } = this.#options;
     const onCompletion = () => this.#completed();

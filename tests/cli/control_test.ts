@@ -270,6 +270,43 @@ test(
   },
 );
 
+test(
+  "serve --control: a port is one of this machine alone, and the socket is for its owner alone",
+  async (_temp, { cache, words }) => {
+    for (
+      const address of [
+        "0.0.0.0:9809",
+        "10.0.0.7:9809",
+        "[::]:9809",
+        "example.com:9809",
+        "http://0.0.0.0:80/",
+      ]
+    ) {
+      const { code, err } = await runHere("serve", ...words, "--control", address);
+      assertEquals(code, 2, address);
+      assertMatch(err, /is not this machine alone; expected 127\.0\.0\.1, ::1 or localhost/);
+    }
+    const server = await ServerProcess.start(words);
+    assertEquals(Deno.statSync(`${cache}.sock`).mode! & 0o777, 0o600);
+    const ask = async (path: string) => {
+      using connection = await Deno.connect({ transport: "unix", path: `${cache}.sock` });
+      await connection.write(new TextEncoder().encode(`GET ${path} HTTP/1.1\r\nhost: localhost\r\n\r\n`));
+      let text = "";
+      const bytes = new Uint8Array(65536);
+      for (let count = await connection.read(bytes); count !== null; count = await connection.read(bytes)) {
+        text += new TextDecoder().decode(bytes.subarray(0, count));
+      }
+      return text;
+    };
+    const page = await ask("/");
+    assertMatch(page, /^HTTP\/1\.1 200 OK\r\n/);
+    assertMatch(page, /\r\ncontent-security-policy: default-src 'none'; script-src 'sha256-/);
+    assertStringIncludes(page, "</html>");
+    assertMatch(await ask("/map"), /\r\n\r\n\{"segments":\{"count":/);
+    assertEquals(await server.stop(), 0);
+  },
+);
+
 test("serve --control off: listens nowhere but for NBD", async (temp, { cache, words }) => {
   const server = await ServerProcess.start([...words, "--control", "off"]);
   assertEquals([exists(`${cache}.sock`), exists(temp.join("run"))], [false, false]);

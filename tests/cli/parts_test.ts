@@ -3,7 +3,7 @@
 import { assert, assertEquals } from "../assert.ts";
 import type { Clock } from "../../src/clock.ts";
 import { factLines, Output } from "../../src/cli/output.ts";
-import { Progress, progressText } from "../../src/cli/progress.ts";
+import { PhaseProgress, Progress, progressText } from "../../src/cli/progress.ts";
 import { formatSeconds, mib } from "../../src/units.ts";
 import { CaughtTerminal } from "./support.ts";
 
@@ -31,6 +31,36 @@ Deno.test("progressText: a bar with amounts, rate and time left, never wider tha
     progressText({ ...state, total: 0, done: 0, rate: 0 }, 80, false),
     "draining   0%, 0 B of 0 B",
   );
+});
+
+Deno.test("progressText: blocks are shown as what they weigh, other things are counted", () => {
+  const state = { label: "draining", done: 256, total: 1_048_576, rate: 2560, unit: "blocks" };
+  assertEquals(progressText(state, 80, false), "draining   0%, 1 MiB of 4 GiB, 10 MiB/s, 6 min 50 s left");
+  assertEquals(
+    progressText({ ...state, label: "verifying", unit: "records" }, 90, false),
+    "verifying   0%, 256 of 1,048,576 records, 2,560/s, 6 min 50 s left",
+  );
+});
+
+Deno.test("PhaseProgress: each part gets a bar of its own, with its unit", () => {
+  const shown: string[] = [];
+  const clock = new ManualClock();
+  const terminal = new CaughtTerminal(true);
+  const progress = new PhaseProgress({
+    progress(label, unit) {
+      shown.push(`${label} ${unit}`);
+      return new Progress(terminal, label, unit, clock);
+    },
+  });
+  for (const phase of ["reading", "verifying", "draining"]) {
+    for (let i = 1; i <= 4; i++) {
+      clock.nowMs += 1000;
+      progress.update(i, 4, phase);
+    }
+  }
+  progress.end();
+  assertEquals(shown, ["reading segments", "verifying records", "draining blocks"]);
+  assert(terminal.errText.includes("verifying [##") && terminal.errText.endsWith("\r\x1b[K"));
 });
 
 Deno.test("formatSeconds: seconds, minutes, hours", () => {

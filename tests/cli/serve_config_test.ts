@@ -7,6 +7,7 @@ import { Client, RawClient } from "../nbd/client.ts";
 import { Opt, Rep } from "../nbd/wire.ts";
 import { assert, assertEquals, assertStringIncludes, assertThrows } from "../assert.ts";
 import { cliPath, runHere, ServerProcess, Temp } from "./support.ts";
+import { probeRing } from "../../src/io/ring/mod.ts";
 
 const full = `
 listen = ["nbd://127.0.0.1:0", "nbd+unix:///?socket=/run/s"]
@@ -60,7 +61,7 @@ Deno.test("parseServeConfig: says what is wrong, where, and what was expected", 
   }
 });
 
-Deno.test("serve --config: several exports from one process, each with its own cache, description and rights", async () => {
+async function severalExports(io: string): Promise<void> {
   await using temp = await Temp.make();
   const pairs = [];
   for (const name of ["one", "two"]) {
@@ -81,7 +82,9 @@ Deno.test("serve --config: several exports from one process, each with its own c
       ),
     ].join("\n"),
   );
-  const server = await ServerProcess.start(["--config", path]);
+  const server = await ServerProcess.start(["--config", path, "--io", io]);
+  assertStringIncludes(server.notes.join(), `I/O backend: ${io} (asked for by --io ${io})`);
+  for (const name of ["one", "two"]) assertStringIncludes(server.notes.join(), `export "${name}": opened`);
   const uri = `nbd+unix:///?socket=${temp.join("s")}`;
   const raw = await RawClient.connect(uri);
   await raw.greet();
@@ -103,7 +106,12 @@ Deno.test("serve --config: several exports from one process, each with its own c
   for (const { cache, backing } of pairs) {
     assertEquals((await runHere("check", "--cache", cache, "--backing", backing)).code, 0);
   }
-});
+}
+
+for (const io of probeRing().usable ? ["ring", "portable"] : ["portable"]) {
+  Deno.test(`serve --config: several exports from one process, each with its own cache, description and rights (${io})`, () =>
+    severalExports(io));
+}
 
 Deno.test("serve: what does not go together is refused", async () => {
   await using temp = await Temp.make();
@@ -113,7 +121,6 @@ Deno.test("serve: what does not go together is refused", async () => {
   const cases: [string[], number, string][] = [
     [["--config", path, "--cache", "x"], 2, "--cache is given besides --config"],
     [["--config", path, "--read-only"], 2, "--read-only is given besides --config"],
-    [["--config", path, "--io", "ring"], 3, "it serves one"],
     [["--config", path, "--control", "/tmp/x.sock"], 3, "of one cache"],
     [["--config", temp.join("none")], 1, "check the path"],
     [["--cache", "x"], 2, "lacks --backing TARGET"],

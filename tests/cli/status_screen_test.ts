@@ -46,6 +46,13 @@ const healthy: ServerStatus = {
     kept: 0,
     prefetched: 0,
   },
+  wear: {
+    writtenBytes: 6 * gib,
+    writeRequests: 5100,
+    amplification: 1.2,
+    ratedBytes: 600 * 1024 * gib,
+    lifeSeconds: 365 * 86_400 * 12,
+  },
   log: { records: 5000, writes: 5000, syncs: 100, flushesPerSync: 2.125 },
   writeback: {
     mode: "auto",
@@ -57,6 +64,7 @@ const healthy: ServerStatus = {
     lastError: null,
     failingSeconds: null,
   },
+  history: { held: false, oldestSequence: 3, freeBytes: 1000 * mib, fullInSeconds: null, views: 0 },
   latencyMicros: { read: latency, write: latency, flush: latency, trim: latency, zero: latency },
   tunables: { writeback: "auto", writebackBatch: 1024 } as ServerStatus["tunables"],
 };
@@ -207,4 +215,14 @@ Deno.test("formatCount, formatMicros: as people write them", () => {
     "1 s",
     "61.5 s",
   ]);
+});
+
+Deno.test("statusLines: held history is said, with what the log has left", () => {
+  const history = { ...healthy.history, held: true, fullInSeconds: 7200 };
+  const screen = statusLines({ ...healthy, history }, { colours: false, columns: 80 }).join("\n");
+  assertStringIncludes(
+    screen,
+    "held from sequence 3 on; 1000 MiB of log left, full in about 2 h",
+  );
+  assert(!statusLines(healthy, { colours: false, columns: 80 }).join("\n").includes("held from"));
 });

@@ -16,6 +16,8 @@ export class TestEngine implements AsyncDisposable {
       map: () => Promise.resolve(served.map()),
       tune: (settings) => Promise.resolve(served.tune(settings)),
       drain: (onProgress) => served.drain(onProgress),
+      history: (limit) => served.history(limit),
+      hold: (release) => served.hold(release),
       detach: (verify, onProgress) => served.detach(verify, onProgress),
     };
   }

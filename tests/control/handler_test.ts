@@ -217,6 +217,24 @@ test(
   },
 );
 
+test("ControlHandler: on a unix socket a Host that is a name in the DNS is refused", async (ask, engine) => {
+  await engine.write(1);
+  // What a page whose name was made to mean this machine sends through a forwarded port: no Origin, for a GET.
+  for (const host of ["evil.example:9000", "evil.example", "127.0.0.1.evil.example", "10.0.0.1:9000", ""]) {
+    for (const [method, path] of [["GET", "/status"], ["POST", "/drain"], ["GET", "/"]] as const) {
+      const origin = method === "POST" ? { origin: `http://${host}` } : {};
+      const response = await ask(method, path, { headers: { host, ...origin } });
+      await response.body?.cancel();
+      assertEquals(response.status, 403, `${method} ${path} of ${host}`);
+    }
+  }
+  assertEquals(engine.served.cache.status().cache.dirtyBlocks, 1);
+  for (const host of ["localhost", "localhost:9809", "127.0.0.1:9809", "[::1]:9809", "unix", "d"]) {
+    const response = await ask("GET", "/healthz", { headers: { host } });
+    assertEquals([response.status, await response.text()], [200, "serving\n"], host);
+  }
+});
+
 const port: Guard = { hosts: ["127.0.0.1:9000", "localhost:9000"], token: "0123456789abcdef" };
 
 test(
@@ -256,7 +274,17 @@ Deno.test("ControlHandler: an engine that hangs is said to, and is no reason to 
   const clock = new FakeClock();
   const never = () => new Promise<never>(() => {});
   const target: ControlTarget = {
-    ...{ io: "ring", ioReason: "", status: never, map: never, tune: never, drain: never, detach: never },
+    ...{
+      io: "ring",
+      ioReason: "",
+      status: never,
+      map: never,
+      tune: never,
+      drain: never,
+      history: never,
+      hold: never,
+      detach: never,
+    },
   };
   const handler = new ControlHandler(target, clock);
   const asked = handler.handle(new Request("http://localhost/status", { headers: { host: "localhost" } }));

@@ -225,6 +225,40 @@ Deno.test("Cache: a server that hangs costs misses a stated time, and writes not
   });
 });
 
+Deno.test("NbdDevice: a server that takes longer than the stated time for each request is given up in time", async () => {
+  await using server = await ForeignServer.start("nbdkit", nbdkit(sizeBytes, ["delay"], ["delay-read=20"]));
+  if (server === undefined) return;
+  const device = await openDevice(`${server.uri}&x-wait=1`, { write: true });
+  await device.write(0, new Uint8Array(4096).fill(1));
+  await device.sync();
+  // It is asked once or twice, for a second each, and not waited for until the server is so far.
+  const error = await assertRejects(() => device.read(0, new Uint8Array(4096)), DeviceError);
+  assertEquals(error.code, "ETIMEDOUT");
+  await device.write(4096, new Uint8Array(4096).fill(2));
+  await device.close();
+});
+
+for (const request of ["pread", "zero"]) {
+  Deno.test(`NbdDevice: in front of nbdkit whose ${request} fails, only that fails, and what it says is told`, async () => {
+    const args = nbdkit(sizeBytes, ["error"], [`error-${request}=ENOSPC`, `error-${request}-rate=1`]);
+    await using server = await ForeignServer.start("nbdkit", args);
+    if (server === undefined) return;
+    const device = await openDevice(server.uri, { write: true });
+    const calls: Record<string, () => Promise<void>> = {
+      pread: () => device.read(4096, new Uint8Array(4096)),
+      pwrite: () => device.write(4096, new Uint8Array(4096)),
+      zero: () => device.zero(4096, 4096, { keepAllocated: false }),
+      sync: () => device.sync(),
+    };
+    for (const [name, call] of Object.entries(calls)) {
+      if (name !== request) await call();
+      else assertEquals((await assertRejects(call, DeviceError, "the server says")).code, "ENOSPC");
+    }
+    assertEquals(device.away!(), undefined);
+    await device.close();
+  });
+}
+
 Deno.test("Cache: errors of the server are EIO where they happen, and write-back goes on", async () => {
   const args = nbdkit(sizeBytes, ["error"], ["error-pwrite=EIO", "error-pwrite-rate=10%"]);
   await using server = await ForeignServer.start("nbdkit", args);

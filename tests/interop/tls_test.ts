@@ -165,3 +165,28 @@ tlsTest(
     assertEquals(revoked.code, 3, revoked.err);
   },
 );
+
+tlsTest(
+  "openssl",
+  "a client that dawdles in the TLS handshake has no more time than any other",
+  async (directory) => {
+    const warnings: string[] = [];
+    await using server = await serve(new MemoryVolume(mib), {
+      listen: "nbd://127.0.0.1:0",
+      tls: { mode: "require", identity: await identityIn(directory, false) },
+      limits: { handshakeSeconds: 1 },
+      warn: (message) => warnings.push(message),
+    });
+    const uri = server.uris[0]!.replace(/^nbds/, "nbd");
+    for (const beginning of [[], [22], [22, 3, 1, 2, 0, 1, 0, 1, 252]]) {
+      const raw = await RawClient.connect(uri);
+      await raw.greet();
+      assertEquals((await raw.option(Opt.STARTTLS)).map(({ type }) => type), [Rep.ACK]);
+      await raw.send(new Uint8Array(beginning));
+      // It gets nothing, and then the end.
+      await raw.rest();
+      raw.close();
+    }
+    assertEquals(warnings.filter((warning) => warning.includes("no export was chosen within 1 s")).length, 3);
+  },
+);

@@ -67,19 +67,33 @@ export class Machine {
 
   /** Powers on and opens the cache. */
   async open({ busyMs, ...options }: MachineOpenOptions = {}): Promise<Cache> {
+    return await this.run(this.begin((machine) => openCache({ ...machine, ...options }), busyMs));
+  }
+
+  /** Powers on and begins something with both devices; time does not pass yet. */
+  begin<T>(
+    action: (machine: Pick<EngineOptions, "cache" | "backing" | "clock" | "random" | "warn">) => Promise<T>,
+    busyMs?: BlockDevice["busyMs"],
+  ): Promise<T> {
     this.#clock.stop();
     this.#clock = new SimClock(this.#clock.monotonicMs() + 1);
     this.warnings = [];
     const backing: BlockDevice = this.#disk(this.backingMedium);
     if (busyMs) backing.busyMs = busyMs;
-    return await this.run(openCache({
+    return action({
       cache: this.#disk(this.cacheMedium),
       backing,
       clock: this.#clock,
       random: this.random.fill,
       warn: (message) => this.warnings.push(message),
-      ...options,
-    }));
+    });
+  }
+
+  /** Powers on, and gives the cache device alone. */
+  cacheDisk(): SimDisk {
+    this.#clock.stop();
+    this.#clock = new SimClock(this.#clock.monotonicMs() + 1);
+    return this.#disk(this.cacheMedium);
   }
 
   #disk(medium: Medium): SimDisk {

@@ -1,0 +1,18 @@
+// Why: a view of the past that shows a byte of another moment is worse than none, and a rewind that a crash leaves half done
+// loses the volume. More of the same: deno run -A tests/sim/history_main.ts 1000
+import { assert } from "../assert.ts";
+import { liveHistory, noCounts } from "./history_world.ts";
+
+const worlds = 24;
+
+Deno.test("history: views, offline openings and rewinds show the image of their flush point, through crashes", async () => {
+  const counts = noCounts();
+  for (let seed = 1; seed <= worlds; seed++) {
+    try {
+      await liveHistory(seed, counts);
+    } catch (cause) {
+      throw new Error(`seed ${seed}; again: deno run -A tests/sim/history_main.ts 1 ${seed}`, { cause });
+    }
+  }
+  for (const [what, count] of Object.entries(counts)) assert(count > 0, `no ${what} in ${worlds} worlds`);
+});
