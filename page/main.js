@@ -132,7 +132,7 @@ function facts(status) {
     [
       "log",
       `${formatSize(bytes.log)} in ${formatCount(log.records)} records` +
-      (log.syncs === 0 ? "" : `, ${Number(log.flushesPerSync.toFixed(1))} flushes a sync`),
+      (log.flushesPerSync === 0 ? "" : `, ${Number(log.flushesPerSync.toFixed(1))} flushes a sync`),
     ],
     [
       "write-back",

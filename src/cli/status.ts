@@ -15,8 +15,8 @@ import { type Command, jsonOption, type Options, serverOptions } from "./table.t
 
 /** How often `--watch` looks. */
 const watchMs = 1000;
-/** Clears the terminal, from its first line on. */
-const clearScreen = "\x1b[H\x1b[2J";
+/** To the terminal's first line; the rest of a line away; and all that is below. */
+const [home, clearLine, clearBelow] = ["\x1b[H", "\x1b[K", "\x1b[J"];
 
 /** The verb. */
 export const status: Command = {
@@ -48,16 +48,16 @@ export const status: Command = {
   },
 };
 
-function show(status: ServerStatus, output: Output, earlier?: Earlier): void {
+function show(status: ServerStatus, output: Output): void {
   const { colours } = output.terminal;
-  const columns = output.terminal.columns();
-  for (const line of statusLines(status, { colours, columns, earlier })) output.line(line);
+  for (const line of statusLines(status, { colours, columns: output.terminal.columns() })) output.line(line);
 }
 
 async function watch(client: ControlClient, options: Options, output: Output): Promise<number> {
   using stop = new StopSignal(() => Deno.exit(exitCode.failed));
   let earlier: Earlier | undefined;
   let atMs = systemClock.monotonicMs();
+  if (output.terminal.colours && !options.flag("json")) output.terminal.out(home + clearBelow);
   while (!stop.seen) {
     const status = await client.ask("GET", "/status") as ServerStatus;
     const nowMs = systemClock.monotonicMs();
@@ -65,9 +65,12 @@ async function watch(client: ControlClient, options: Options, output: Output): P
     // One document a line, as machines like streams.
     if (options.flag("json")) output.line(JSON.stringify(status));
     else {
-      if (output.terminal.colours) output.terminal.out(clearScreen);
-      show(status, output, earlier);
-      if (!output.terminal.colours) output.line("");
+      const { colours } = output.terminal;
+      const lines = statusLines(status, { colours, columns: output.terminal.columns(), earlier });
+      // Over the one before, in one piece, so that nothing flickers.
+      if (colours) {
+        output.terminal.out(home + lines.map((line) => `${line}${clearLine}\n`).join("") + clearBelow);
+      } else for (const line of [...lines, ""]) output.line(line);
     }
     earlier = { status, seconds: 1 };
     atMs = nowMs;

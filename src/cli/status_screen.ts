@@ -16,6 +16,7 @@ export interface Earlier {
 }
 
 const barColumns = 20;
+const nameColumns = 12;
 const secondsPerYear = 365 * 86_400;
 const requestKinds = ["read", "write", "flush", "trim", "zero"] as const;
 
@@ -71,28 +72,42 @@ export function statusLines(
     head.join("  "),
     ...wrapped(status.meaning, options.columns),
     "",
-    ...aligned([
-      ["backing", `${backing.target}, ${formatSize(backing.sizeBytes)}`],
-      ["cache", `${cache.path}, ${formatSize(cache.sizeBytes)}, and ${formatSize(cache.ramBytes)} of RAM`],
-      ["log", logText(status)],
-      ["dirty", dirtyText(status)],
-      ["write-back", writebackText(status)],
-      ...(status.history.held ? [["history", heldText(status.history)] as const] : []),
-      ["reads", hitText(status)],
-      ["wear", wearText(status)],
-      ["i/o", `${status.io}, ${status.ioReason}`],
-      ["settings", settingsText(status)],
-    ], paint),
+    ...aligned(
+      [
+        ["backing", `${backing.target}, ${formatSize(backing.sizeBytes)}`],
+        ["cache", `${cache.path}, ${formatSize(cache.sizeBytes)}, and ${formatSize(cache.ramBytes)} of RAM`],
+        ["log", logText(status)],
+        ["dirty", dirtyText(status)],
+        ["write-back", writebackText(status)],
+        ...(status.history.held ? [["history", heldText(status.history)] as const] : []),
+        ["reads", hitText(status)],
+        ["wear", wearText(status)],
+        ["i/o", `${status.io}, ${status.ioReason}`],
+        ["settings", settingsText(status)],
+      ],
+      options.columns,
+      paint,
+    ),
     ...(writeback.lastError === null
       ? []
-      : aligned([["last error", paint("red", writeback.lastError)]], paint)),
+      : aligned([["last error", writeback.lastError]], options.columns, paint, (text) => paint("red", text))),
     "",
     ...requestLines(status, options.earlier, paint),
   ];
 }
 
-function aligned(rows: readonly (readonly [string, string])[], paint: Paint): string[] {
-  return rows.map(([name, text]) => `${paint("dim", name.padEnd(12))}${text}`);
+/** Names in a column, and their texts beside it, wrapped there. */
+function aligned(
+  rows: readonly (readonly [string, string])[],
+  columns: number,
+  paint: Paint,
+  paintText: (text: string) => string = (text) => text,
+): string[] {
+  return rows.flatMap(([name, text]) =>
+    wrapped(text, columns - nameColumns).map((line, i) =>
+      paint("dim", (i === 0 ? name : "").padEnd(nameColumns)) + paintText(line)
+    )
+  );
 }
 
 function wrapped(text: string, columns: number): string[] {
@@ -111,7 +126,7 @@ function wrapped(text: string, columns: number): string[] {
 function logText({ cache, log, bytes }: ServerStatus): string {
   const used = cache.segments === 0 ? 0 : 1 - cache.freeSegments / cache.segments;
   const free = formatSize(cache.freeSegments * cache.segmentBytes);
-  const syncs = log.syncs === 0 ? "" : `, ${Number(log.flushesPerSync.toFixed(1))} flushes a sync`;
+  const syncs = log.flushesPerSync === 0 ? "" : `, ${Number(log.flushesPerSync.toFixed(1))} flushes a sync`;
   return `${bar(used)} ${percent(used)} in use, ${free} free; wrote ${formatSize(bytes.log)} in ${
     formatCount(log.records)
   } records${syncs}`;
@@ -127,8 +142,10 @@ function dirtyText({ cache, writeback }: ServerStatus): string {
   return parts.join(", ");
 }
 
-function writebackText({ writeback, bytes, cache }: ServerStatus): string {
-  const work = cache.dirtyBlocks + cache.zeroBlocks === 0
+function writebackText({ writeback, bytes, cache, backing }: ServerStatus): string {
+  const work = backing.away !== null
+    ? "cannot, until the backing device answers"
+    : cache.dirtyBlocks + cache.zeroBlocks === 0
     ? "has nothing to do"
     : writeback.active || writeback.bytesPerSecond > 0
     ? `at work, ${formatSize(writeback.bytesPerSecond)}/s to the backing device`

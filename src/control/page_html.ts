@@ -1454,7 +1454,7 @@ export const pageHtml: string = [
   "    [",
   "      \"log\",",
   "      `${formatSize(bytes.log)} in ${formatCount(log.records)} records` +",
-  "      (log.syncs === 0 ? \"\" : `, ${Number(log.flushesPerSync.toFixed(1))} flushes a sync`),",
+  "      (log.flushesPerSync === 0 ? \"\" : `, ${Number(log.flushesPerSync.toFixed(1))} flushes a sync`),",
   "    ],",
   "    [",
   "      \"write-back\",",
@@ -1577,4 +1577,4 @@ export const pageHtml: string = [
 
 /** Its Content-Security-Policy. */
 export const pagePolicy: string =
-  "default-src 'none'; script-src 'sha256-9SZvZTg8M+12IlE4p4Qgf52nrn4dUBthrNo8NIeQCKI=' 'sha256-Vhw9QoPBSNl67TTGwLQBOQr9sSZ8UH9lXhsA8iekjUg='; style-src 'sha256-VtfTm9traQzq0a6RM1d52vQ5RVUpsbXnHXahjMIHs3U='; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+  "default-src 'none'; script-src 'sha256-9SZvZTg8M+12IlE4p4Qgf52nrn4dUBthrNo8NIeQCKI=' 'sha256-yol2G7DGE723uI5cY/MpJVpZYQorAdV7wIJ31GNBFK4='; style-src 'sha256-VtfTm9traQzq0a6RM1d52vQ5RVUpsbXnHXahjMIHs3U='; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";

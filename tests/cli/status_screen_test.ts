@@ -4,7 +4,7 @@ import { formatMicros, statusLines } from "../../src/cli/status_screen.ts";
 import { stateMeaning } from "../../src/control/meaning.ts";
 import type { ServerStatus } from "../../src/control/status.ts";
 import { formatCount, gib, mib } from "../../src/units.ts";
-import { assert, assertEquals, assertStringIncludes } from "../assert.ts";
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "../assert.ts";
 
 const latency = { p50: 12, p99: 1500, max: 2_500_000 };
 const healthy: ServerStatus = {
@@ -165,9 +165,13 @@ Deno.test("stateMeaning: says in plain words what each state means for the data"
 });
 
 Deno.test("statusLines: one screen with units, columns aligned, rates only with an earlier reading", () => {
-  const lines = statusLines(healthy, { colours: false, columns: 80 });
-  assert(lines.length <= 24, `${lines.length} lines`);
-  const text = lines.join("\n");
+  for (const [columns, linesMax] of [[60, 30], [80, 24]] as const) {
+    const narrow = statusLines(healthy, { colours: false, columns });
+    assert(narrow.length <= linesMax, `${narrow.length} lines`);
+    for (const line of narrow) assert(line.length <= columns, line);
+    assertMatch(narrow.join("\n"), /^log {9}\[#+\.+\] .*\n {12}\S/m);
+  }
+  const text = statusLines(healthy, { colours: false, columns: 120 }).join("\n");
   for (
     const part of [
       "nbdboost 1.2.3  serving  up 2 h 05 min  1 client",
