@@ -49,7 +49,8 @@ export class IdleMark {
   readonly #look = (): void => {
     this.#cancel = undefined;
     if (this.#stopped || this.#writer.failure) return;
-    if (this.#writer.sealedSequence !== this.#sealed) {
+    // A sync that takes long is not idleness: a client waits for it, and would for this write, too.
+    if (this.#writer.sealedSequence !== this.#sealed || this.#writer.isWriting) {
       this.#waitMs = Math.min(this.#waitMs * 2, lookMsMax);
       return this.noteProgress();
     }

@@ -85,6 +85,11 @@ export class Durability {
     return this.#durable;
   }
 
+  /** Whether a log write is under way, or a sync that somebody wants. */
+  get isWriting(): boolean {
+    return this.#running || this.#first !== undefined;
+  }
+
   /** Notes that the write of a record begins; records begin in the order of their sequences. */
   begin(sequence: number, slot: number, appended: number): Inflight {
     const record = this.#spare.pop() ?? { sequence: 0, slot: 0, appended: 0, done: false, next: undefined };

@@ -193,6 +193,9 @@ export class LogWriter {
   get lastNeededSequence(): number {
     return this.#neededSequence;
   }
+  get isWriting(): boolean {
+    return this.#durability.isWriting;
+  }
   /** Whether the open record holds anything. */
   get openHasEntries(): boolean {
     return this.#entryCount > 0;
@@ -371,8 +374,7 @@ export class LogWriter {
     this.#appendedBlocks += skipped;
     this.#openSlot = segment * segmentBlocks + offset;
     this.#openPointer = this.pointerOf(this.#openSlot);
-    this.#entryCount = 0;
-    this.#dataCount = 0;
+    this.#entryCount = this.#dataCount = 0;
     this.#dataCapacity = capacity;
     this.#overwriteFloor = this.#openSlot + 1;
     this.#kernels.bytes.fill(0, this.#openPointer, this.#openPointer + blockBytes);
