@@ -86,6 +86,7 @@ class Bench {
     const volume = random.chance(0.1) ? this.#readOnly : this.#writable;
     volume.hot = random.chance(0.7);
     volume.soon = random.chance(0.3);
+    volume.into = random.chance(0.3);
     volume.calls.length = 0;
     const borrows = random.chance(0.8);
     const tls: TlsMode = random.chance(0.9) ? "off" : random.chance(0.5) ? "on" : "require";
