@@ -82,7 +82,10 @@ export class Mirror {
 
   /** The legs as they are now. */
   status(): MirrorStatus {
-    return { whole: this.#device.isWhole, ...this.#device.status() };
+    const { legs, copy, mendedBlocks } = this.#device.status();
+    // Before the first byte is copied, the new leg is looked at and perhaps wiped.
+    const begun = this.#attaching ? { copiedBytes: 0, totalBytes: 0 } : null;
+    return { whole: this.#device.isWhole, legs, copy: copy ?? begun, mendedBlocks };
   }
 
   /**

@@ -346,6 +346,7 @@ export class MirrorDevice implements EventDevice, RedundantDevice {
     this.#target = leg;
     try {
       await writeLegMarks(leg, { claim: "copying", other: source.mark.self });
+      if (isDropped(leg)) throw leg.failure;
       this.#legs.push(leg);
       this.#missing = undefined;
       await copyToLeg({
@@ -381,7 +382,7 @@ export class MirrorDevice implements EventDevice, RedundantDevice {
       source.fail(error);
       throw error;
     }
-    if ((leg.state as Leg["state"]) === "dropped") throw leg.failure;
+    if (isDropped(leg)) throw leg.failure;
     leg.state = "in service";
     this.#legs.sort(nearestFirst);
   }
@@ -436,6 +437,11 @@ export class MirrorDevice implements EventDevice, RedundantDevice {
     if (this.#closed) throw new DeviceError("ESHUTDOWN", `Cannot use ${this.name}: it is closed`);
     assertRange(this, offset, length);
   }
+}
+
+/** Asked after a wait, during which it may have been. */
+function isDropped(leg: Leg): boolean {
+  return leg.state === "dropped";
 }
 
 function mayBeAway(leg: Leg): boolean {

@@ -73,6 +73,8 @@ export class Faults {
   /** What happens to a call. */
   decide(device: string, call: Call): Fault | undefined {
     if (!this.active) return undefined;
+    // Of a mirror one leg alone suffers.
+    if (device === "mirror") return undefined;
     return device === "cache" ? this.#cacheFault(call) : this.#backingFault(call);
   }
 

@@ -55,6 +55,7 @@ export class Fuse {
 /** What a call to a device may spark. */
 export function sparkOf(device: string, { kind, offset }: Call): Spark | undefined {
   if (kind === "read") return undefined;
+  if (device === "mirror") return kind === "sync" ? "cache sync" : undefined;
   if (device !== "cache") return `backing ${kind}`;
   if (kind === "sync") return "cache sync";
   return offset >= mib ? "log write" : offset >= checkpointOffset ? "checkpoint" : "superblock";

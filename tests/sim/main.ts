@@ -1,7 +1,8 @@
 /**
- * `deno task sim [--crashes N] [--seed S] [--minutes M] [--from S] [--good|--faulty] [--light|--heavy] [--world-crashes N]
- * [--failures N] [--trace LINES]`: tries to make the cache lose or invent a byte. Without --good or --faulty every second
- * world has devices that fail and rot, too. Without --light or --heavy most worlds are small and short-lived.
+ * `deno task sim [--crashes N] [--seed S] [--minutes M] [--from S] [--good|--faulty] [--light|--heavy] [--mirrored|--plain]
+ * [--world-crashes N] [--failures N] [--trace LINES]`: tries to make the cache lose or invent a byte. Without --good or --faulty every second
+ * world has devices that fail and rot, too. Without --light or --heavy most worlds are small and short-lived. Without --mirrored or --plain one world
+ * in four has a cache device of two legs, which break, come back and are replaced.
  *
  * Exit code 1 on a violation, with the seed, the command that repeats it and the trace of what happened; the last line is a
  * summary. The same seed gives the same trace hash.
@@ -29,9 +30,8 @@ let hash = 0;
 let worlds = 0;
 
 do {
-  const result = await new World(seed, isFaulty(seed), coverage, undefined, options.light).run(
-    options.worldCrashes,
-  );
+  const result = await new World(seed, isFaulty(seed), coverage, undefined, options.light, options.mirrored)
+    .run(options.worldCrashes);
   worlds++;
   hash = (Math.imul(hash, 31) + result.hash) >>> 0;
   if (result.violation !== undefined) {
@@ -39,12 +39,16 @@ do {
     console.log(
       `again: deno task sim --seed ${seed} ${isFaulty(seed) ? "--faulty" : "--good"}${
         options.worldCrashes === undefined ? "" : ` --world-crashes ${options.worldCrashes}`
-      }${options.light === undefined ? "" : options.light ? " --light" : " --heavy"}`,
+      }${options.light === undefined ? "" : options.light ? " --light" : " --heavy"}${
+        options.mirrored === undefined ? "" : options.mirrored ? " --mirrored" : " --plain"
+      }`,
     );
     console.log(`seed ${seed}, crash ${result.crashes}: ${result.violation.split("\n")[0]}`);
     if (options.trace) {
       const trace: string[] = [];
-      await new World(seed, isFaulty(seed), new Coverage(), trace, options.light).run(options.worldCrashes);
+      await new World(seed, isFaulty(seed), new Coverage(), trace, options.light, options.mirrored).run(
+        options.worldCrashes,
+      );
       console.log(trace.slice(-options.trace).join("\n"));
       console.log(result.violation);
     }
@@ -83,6 +87,7 @@ function parse(args: string[]) {
     failures: value("failures") ?? 1,
     faulty: args.includes("--faulty") ? true : args.includes("--good") ? false : undefined,
     light: args.includes("--light") ? true : args.includes("--heavy") ? false : undefined,
+    mirrored: args.includes("--mirrored") ? true : args.includes("--plain") ? false : undefined,
     trace: value("trace") ?? (one === undefined ? 0 : 120),
   };
 }

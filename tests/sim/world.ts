@@ -11,17 +11,19 @@
 import type { Cache } from "../../src/cache/cache.ts";
 import { formatDevices } from "../../src/cache/format.ts";
 import { type EngineOptions, openCache } from "../../src/cache/open.ts";
-import { DamageError, DeviceError, RefusedError } from "../../src/errors.ts";
+import { DeviceError, RefusedError } from "../../src/errors.ts";
 import { SeededRandom } from "../../src/random.ts";
 import { blockBytes, mib, sectorBytes } from "../../src/units.ts";
 import type { Coverage } from "./coverage.ts";
-import { Decay, Faults, rotMarked, wreckSuperblock } from "./faults.ts";
+import { Faults } from "./faults.ts";
 import { Fuse, type Spark, sparkOf } from "./fuse.ts";
 import { kernelPool } from "./kernel_pool.ts";
-import { cutPower, kill } from "./outage.ts";
+import { Legs } from "./legs.ts";
+import { endMachine } from "./outage.ts";
 import { Oracle, Violation } from "./oracle.ts";
 import { Session } from "./session.ts";
-import { checkDrained, checkRecovery, endIfFullOfLosses, saysLoss } from "./recovery_check.ts";
+import { drainAndCompare } from "./drain_check.ts";
+import { checkRecovery, saysLoss } from "./recovery_check.ts";
 import { settled, WorldEnd } from "./settled.ts";
 import { bend, type Habits } from "./profiles.ts";
 import { drawFeatures, type Features, featureTunables, withFeatures } from "./features.ts";
@@ -60,7 +62,7 @@ export class World {
   readonly trace: string[] | undefined;
   readonly #random: SeededRandom;
   readonly #oracle: Oracle;
-  readonly #cacheMedium: Medium;
+  readonly #legs: Legs;
   readonly #backingMedium: Medium;
   #clock = new SimClock(0);
   #hash = 0x811c9dc5;
@@ -77,14 +79,19 @@ export class World {
   #cache: Cache | undefined;
   #faults: Faults | undefined;
   #fuse: Fuse | undefined;
-  readonly #decay = new Decay();
   /** Something rotted since the cache was closed in order. */
   #rotten = false;
-  /** Something rotted, or was read or written wrongly, at some time. */
   #mayBeDamaged = false;
 
   /** `faulty`: devices fail and rot, too. `light`: see {@linkcode drawShape}. */
-  constructor(seed: number, faulty: boolean, coverage: Coverage, trace?: string[], light?: boolean) {
+  constructor(
+    seed: number,
+    faulty: boolean,
+    coverage: Coverage,
+    trace?: string[],
+    light?: boolean,
+    mirrored = Legs.mirroredOf(seed),
+  ) {
     this.seed = seed;
     this.coverage = coverage;
     this.trace = trace;
@@ -94,9 +101,10 @@ export class World {
     this.shape = withFeatures(bent, drawFeatures(seed));
     const { backingBytes, segmentBlocks, segmentCount } = this.shape;
     this.#oracle = new Oracle(backingBytes, this.shape.odd);
-    this.#cacheMedium = new Medium(mib + segmentBlocks * segmentCount * blockBytes, "cache");
+    const host = { random: this.#random, coverage, note: this.note.bind(this), disk: this.#disk.bind(this) };
+    this.#legs = new Legs(host, mib + segmentBlocks * segmentCount * blockBytes, mirrored);
     this.#backingMedium = new Medium(backingBytes, "backing");
-    this.note(() => `world ${seed}: ${JSON.stringify(this.shape)}`);
+    this.note(() => `world ${seed}${mirrored ? ", mirrored" : ""}: ${JSON.stringify(this.shape)}`);
   }
 
   /** Lives until `crashes` have happened, or something is wrong. */
@@ -137,6 +145,7 @@ export class World {
 
   /** Something after which this life may be short. */
   happened(spark: Spark | undefined): void {
+    if (spark === "flushed") this.#legs.flushed(this.#cache);
     this.#budget = Math.min(this.#budget, this.#fuse?.note(spark) ?? Infinity);
   }
 
@@ -152,8 +161,8 @@ export class World {
         (random.chance(0.03) ? 50 * random.below(8) / 8 : (1 + random.below(64)) / 64),
       onViolation: (message) => this.wrong(message),
     });
-    const device = medium.name === "cache" ? 1 : 2;
-    disk.fault = (_, call) => this.#faults?.decide(medium.name, call);
+    const device = medium.name === "cache" ? 1 : medium.name === "mirror" ? 3 : 2;
+    disk.fault = (_, call) => this.#legs.fault(medium.name, call) ?? this.#faults?.decide(medium.name, call);
     disk.onCall = (call) => {
       const { kind, offset, length } = call;
       this.happened(sparkOf(medium.name, call));
@@ -164,8 +173,25 @@ export class World {
     return disk;
   }
 
+  /** What the backing durably holds. */
+  peekBacking(): Uint8Array {
+    const bytes = new Uint8Array(this.shape.backingBytes);
+    this.#backingMedium.peekDurable(0, bytes);
+    return bytes;
+  }
+
+  /** Whether devices fail just now. */
+  get isFailing(): boolean {
+    return this.#faults?.active ?? false;
+  }
+
+  /** Something rotted, or was read or written wrongly, at some time. */
+  get mayBeDamaged(): boolean {
+    return this.#mayBeDamaged;
+  }
+
   /** Runs events until `done` says so; false when the life ends first. */
-  async #pump(done: () => boolean): Promise<boolean> {
+  async pump(done: () => boolean): Promise<boolean> {
     let quiet = 0;
     for (;;) {
       for (let i = 0; i < this.shape.turns; i++) await null;
@@ -189,14 +215,16 @@ export class World {
   async #format(): Promise<void> {
     this.#clock = new SimClock(0);
     this.#budget = Infinity;
+    const { cache, ...mirror } = this.#legs.fresh();
     const done = settled(
-      formatDevices(this.#disk(this.#cacheMedium), this.#disk(this.#backingMedium), {
+      formatDevices(cache, this.#disk(this.#backingMedium), {
+        ...mirror,
         segmentBlocks: this.shape.segmentBlocks,
         clock: this.#clock,
         random: this.#random.fill,
       }),
     );
-    await this.#pump(() => done.settled);
+    await this.pump(() => done.settled);
     if (done.error) throw done.error;
     // Something was there before, un-synced by nobody.
     const version = this.#oracle.ask(0, this.#oracle.cellCount, false);
@@ -219,13 +247,14 @@ export class World {
     this.note(() => `life ${this.#life}, ${this.#budget} events`);
     this.#cache = undefined;
     this.#faults = this.shape.faulty
-      ? new Faults(random, this.#cacheMedium.sizeBytes, this.shape.troubles)
+      ? new Faults(random, this.#legs.sizeBytes, this.shape.troubles)
       : undefined;
     this.#fuse = random.chance(this.shape.fuses) ? new Fuse(random, this.shape.sparks) : undefined;
     if (this.#faults) this.coverage.count(`lives with ${this.#faults.trouble}`);
     this.#mayBeDamaged ||= this.#faults?.damages ?? false;
     const outcome = await this.#session();
     if (this.#cache) this.coverage.life((this.#cache as Cache).status());
+    this.#legs.stopped(this.#cache, this.shape.faulty);
     const misdirected = this.#faults?.misdirected ?? 0;
     this.#faults = undefined;
     if (misdirected > 0) {
@@ -236,10 +265,11 @@ export class World {
     }
     if (outcome === "closed") {
       this.coverage.count("clean closes");
+      this.#legs.rotOne();
       // Nothing un-synced may matter now.
       if (random.chance(0.5) || this.shape.faulty) this.#crash(outcome);
       if (this.shape.faulty && random.chance(0.6)) {
-        this.#decay.act(this.#cacheMedium, random, this.#tell);
+        this.#legs.decay(this.#tell);
         this.#noteRot("images rotten");
       }
     } else this.#crash(outcome);
@@ -251,16 +281,11 @@ export class World {
     this.#crashes++;
     this.coverage.crashes++;
     this.coverage.count(`crashes while ${outcome}`);
-    this.#killed = random.chance(this.shape.kills);
-    if (this.#killed) this.coverage.count("kills");
-    (this.#killed ? kill : cutPower)([this.#cacheMedium, this.#backingMedium], random, this.#tell);
-    const wrecks = !this.#killed && random.chance(this.shape.faulty ? this.shape.rots : 0.1);
-    if (wrecks && !this.shape.faulty && wreckSuperblock(this.#cacheMedium, random, this.#tell)) {
-      this.coverage.count("superblocks wrecked");
-      this.#lastClosedInOrder = false;
-    } else if (wrecks && this.shape.faulty && rotMarked(this.#cacheMedium, random, this.#tell)) {
-      this.#noteRot("crashed images rotten");
-    }
+    const media = [...this.#legs.media, this.#backingMedium];
+    const end = endMachine(random, this.shape, media, this.#legs.any, this.coverage, this.#tell);
+    this.#killed = end.killed;
+    if (end.damage === "superblock") this.#lastClosedInOrder = false;
+    else if (end.damage === "record") this.#noteRot("crashed images rotten");
     this.#oracle.crash();
   }
 
@@ -276,6 +301,7 @@ export class World {
     const cache = this.#cache = opened;
     this.#budget = Math.min(this.#budget, this.#eventsOfWork);
     this.happened("opened");
+    this.#legs.opened(cache);
     this.#checkRecovery(cache);
     this.#rotten = this.#rotten && cache.readOnly;
     this.#lastClosedInOrder = false;
@@ -286,31 +312,67 @@ export class World {
     if (this.#faults) this.#faults.active = true;
     const session = new Session(this, cache);
     for (let i = 0; i < this.shape.clients; i++) session.start();
+    this.#legs.trouble(cache, this.#clock, () => session.stopping).catch((error) =>
+      this.wrong(`${error.stack}`)
+    );
     const { closes, lifeEvents } = this.shape;
     const until = this.#random.chance(closes) ? this.#events + this.#random.below(lifeEvents) : Infinity;
-    let done = await this.#pump(() => this.#events >= until);
+    let done = await this.pump(() => this.#events >= until);
     if (!done && session.oldestMs > slowMs) {
       // A crash now would hide a hang.
       this.#budget = eventsMax;
       this.coverage.count("lives prolonged for a slow request");
       const seen = session.oldest;
-      done = await this.#pump(() => session.oldest !== seen) && this.#events >= until;
+      done = await this.pump(() => session.oldest !== seen) && this.#events >= until;
     }
     if (!done) return "working";
     session.stopping = true;
     const patient = this.#random.chance(0.7);
-    if (patient && !(await this.#pump(() => session.active === 0))) return "working";
+    if (patient && !(await this.pump(() => session.active === 0))) return "working";
     // From now on the devices behave; what went wrong before may show.
     if (this.#faults) this.#faults.active = this.#faults.active && this.#random.chance(0.2);
     if (patient && this.#random.chance(0.6)) {
-      if (!(await this.#drainAndCompare(cache, session))) return "draining";
+      if (!(await drainAndCompare(this, cache, session))) return "draining";
     }
     return await this.#close(cache, session);
   }
 
   async #open(): Promise<Cache | "opening"> {
-    const options: EngineOptions = {
-      cache: this.#disk(this.#cacheMedium),
+    if (this.#faults) {
+      this.#faults.active = this.#random.chance(0.1) && !this.#faults.flips;
+    }
+    let opening = settled(openCache(this.#options(this.#legs.plan())));
+    let ended = await this.pump(() => opening.settled);
+    const again = ended ? this.#legs.again(opening.error) : undefined;
+    if (again) {
+      opening = settled(openCache(this.#options(again)));
+      ended = await this.pump(() => opening.settled);
+    }
+    if (!ended) {
+      this.#lastClosedInOrder = false;
+      return "opening";
+    }
+    const { active } = this.#faults ?? { active: false };
+    if (this.#faults) this.#faults.active = false;
+    if (opening.value) return opening.value;
+    // A leg that cannot be read is one that is missing.
+    const missing = this.#legs.mirrored && opening.error instanceof RefusedError;
+    if (active && (opening.error instanceof DeviceError || missing)) {
+      this.coverage.count("opens failed by a device");
+      this.#lastClosedInOrder = false;
+      return "opening";
+    }
+    // Damage upon damage may leave no room to write down what is lost: then there is no way but recover.
+    if (this.#rotten && (opening.error instanceof RefusedError || /log is full/.test(`${opening.error}`))) {
+      this.coverage.count("opens refused after rot");
+      throw new WorldEnd();
+    }
+    throw new Violation(`open failed: ${opening.error}`);
+  }
+
+  #options(legs: Partial<EngineOptions> & { cache: SimDisk }): EngineOptions {
+    return {
+      ...legs,
       backing: this.#disk(this.#backingMedium),
       tunables: { ...this.shape.tunables, ...featureTunables(this.shape, this.#faults?.trouble) },
       clock: this.#clock,
@@ -324,28 +386,6 @@ export class World {
         if (saysLoss(message) && !this.#mayBeDamaged) this.wrong(`the engine says: ${message}`);
       },
     };
-    if (this.#faults) {
-      this.#faults.active = this.#random.chance(0.1) && !this.#faults.flips;
-    }
-    const opening = settled(openCache(options));
-    if (!(await this.#pump(() => opening.settled))) {
-      this.#lastClosedInOrder = false;
-      return "opening";
-    }
-    const { active } = this.#faults ?? { active: false };
-    if (this.#faults) this.#faults.active = false;
-    if (opening.value) return opening.value;
-    if (active && opening.error instanceof DeviceError) {
-      this.coverage.count("opens failed by a device");
-      this.#lastClosedInOrder = false;
-      return "opening";
-    }
-    // Damage upon damage may leave no room to write down what is lost: then there is no way but recover.
-    if (this.#rotten && (opening.error instanceof RefusedError || /log is full/.test(`${opening.error}`))) {
-      this.coverage.count("opens refused after rot");
-      throw new WorldEnd();
-    }
-    throw new Violation(`open failed: ${opening.error}`);
   }
 
   #checkRecovery(cache: Cache): void {
@@ -362,7 +402,7 @@ export class World {
 
   /** Reads all of the volume, as the first thing after opening. False when the life ends before. */
   async #checkContent(cache: Cache): Promise<boolean> {
-    const whole = await this.#readAll(cache);
+    const whole = await this.readAll(cache);
     if (!whole) return false;
     const { lost } = whole;
     const unreadable = (cell: number) => lost.has(Math.floor(this.#oracle.offsetOf(cell) / sectorBytes));
@@ -371,9 +411,9 @@ export class World {
   }
 
   /** The whole content, and which sectors cannot be read. */
-  async #readAll(cache: Cache): Promise<Whole | undefined> {
+  async readAll(cache: Cache): Promise<Whole | undefined> {
     const reading = settled(readWhole(cache, this.shape.backingBytes, this.shape.faulty));
-    if (!(await this.#pump(() => reading.settled))) return undefined;
+    if (!(await this.pump(() => reading.settled))) return undefined;
     if (!reading.value) throw new Violation(`the read after opening failed: ${reading.error}`);
     if (reading.value.lost.size > 0) this.coverage.count("checks with lost sectors");
     return reading.value;
@@ -381,44 +421,9 @@ export class World {
 
   async #closeReadOnly(cache: Cache): Promise<"closing" | "closed"> {
     const closing = settled(cache.close());
-    const ended = await this.#pump(() => closing.settled);
+    const ended = await this.pump(() => closing.settled);
     if (ended && closing.error) throw new Violation(`close failed: ${closing.error}`);
     return "closing";
-  }
-
-  async #drainAndCompare(cache: Cache, session: Session): Promise<boolean> {
-    this.note(() => "drain, nobody else at work");
-    const draining = settled(cache.drain());
-    if (!(await this.#pump(() => draining.settled))) return false;
-    const { error } = draining;
-    if (error && !(this.shape.faulty && (error instanceof DeviceError || error instanceof DamageError))) {
-      throw new Violation(`drain failed: ${error}`);
-    }
-    if (error instanceof DeviceError) return true;
-    this.coverage.count("drains compared");
-    const bytes = new Uint8Array(this.shape.backingBytes);
-    this.#backingMedium.peekDurable(0, bytes);
-    let lost = new Set<number>();
-    if (error) {
-      const whole = await this.#readAll(cache);
-      if (!whole) return false;
-      lost = whole.lost;
-    }
-    const excuse = (cell: number) => lost.has(Math.floor(this.#oracle.offsetOf(cell) / sectorBytes));
-    this.#oracle.checkCopy("after a drain the backing durably holds", bytes, excuse);
-    if (!error) checkDrained(cache);
-    return await this.#probe(session);
-  }
-
-  /** Whatever went wrong before: now that the devices behave, a write succeeds. */
-  async #probe(session: Session): Promise<boolean> {
-    if (this.#faults?.active) return true;
-    const probing = settled(session.probe());
-    if (!(await this.#pump(() => probing.settled))) return false;
-    if (probing.error && this.#mayBeDamaged) endIfFullOfLosses(this.#cache!, this.coverage);
-    if (probing.error) throw new Violation(`a write to good devices failed: ${probing.error}`);
-    this.coverage.count("probes");
-    return true;
   }
 
   async #close(cache: Cache, session: Session): Promise<"closing" | "closed"> {
@@ -427,7 +432,7 @@ export class World {
     this.happened("closing");
     const covered = this.#oracle.askFlush();
     const closing = settled(cache.close());
-    if (!(await this.#pump(() => closing.settled && session.active === 0))) return "closing";
+    if (!(await this.pump(() => closing.settled && session.active === 0))) return "closing";
     if (closing.error) {
       if (this.shape.faulty && closing.error instanceof DeviceError) return "closing";
       throw new Violation(`close failed: ${closing.error}`);
