@@ -182,6 +182,17 @@ export class Legs {
     return leg?.state === "in service" || leg?.state === "joining";
   }
 
+  /** The cache says something, perhaps that a copy is complete. It may be over again before anybody looks. */
+  warned(message: string): void {
+    const name = /^the mirror is whole again: (\w+) /.exec(message)?.[1];
+    for (const leg of this.#legs) {
+      if (leg.medium.name !== name) continue;
+      leg.hasServed = true;
+      leg.isStale = leg.isRotten = false;
+      this.#host.coverage.count("copies completed");
+    }
+  }
+
   /** A leg that was not in service and is so now has been copied to. */
   #look(cache: Cache): void {
     for (const leg of this.#legs) {

@@ -9,6 +9,7 @@
 
 import { mutantsOfTheCache } from "./mutants_of_the_cache.ts";
 import { mutantsOfTheLog } from "./mutants_of_the_log.ts";
+import { mutantsOfTheMirror } from "./mutants_of_the_mirror.ts";
 
 /** One text for another, once. */
 export interface Edit {
@@ -20,23 +21,22 @@ export interface Edit {
 /** A fault that somebody could have made. */
 export interface Mutant {
   name: string;
-  /** The rule of log-rules.md that it breaks. */
+  /** The rule of docs/durability.md that it breaks. */
   rule: number;
   /** Which crash, or which failure of a device, it opens the door to. */
   why: string;
   /** Where it shows; in all worlds, unless it needs devices that fail and rot. */
-  world?: "good" | "faulty";
+  world?: "good" | "faulty" | "mirrored";
   /** More than one where a second defence would hold. */
   edits: Edit[];
 }
 
-/** The fifteen rules. */
-export const ruleCount = 15;
+/** The fifteen rules, and those of the mirror as one. */
+export const ruleCount = 16;
 
 /** All mutants, by rule. */
-export const mutants: readonly Mutant[] = [...mutantsOfTheLog, ...mutantsOfTheCache].sort((a, b) =>
-  a.rule - b.rule
-);
+export const mutants: readonly Mutant[] = [...mutantsOfTheLog, ...mutantsOfTheCache, ...mutantsOfTheMirror]
+  .sort((a, b) => a.rule - b.rule);
 
 const root = new URL("../../", import.meta.url);
 

@@ -60,8 +60,8 @@ export class World {
   readonly shape: Shape & Habits & Features;
   readonly coverage: Coverage;
   readonly trace: string[] | undefined;
-  readonly #random: SeededRandom;
-  readonly #oracle: Oracle;
+  readonly random: SeededRandom;
+  readonly oracle: Oracle;
   readonly #legs: Legs;
   readonly #backingMedium: Medium;
   #clock = new SimClock(0);
@@ -95,13 +95,13 @@ export class World {
     this.seed = seed;
     this.coverage = coverage;
     this.trace = trace;
-    this.#random = new SeededRandom(seed);
-    for (let i = 0; i < 8; i++) this.#random.next();
-    const bent = bend(drawShape(this.#random, faulty, light), this.#random);
+    this.random = new SeededRandom(seed);
+    for (let i = 0; i < 8; i++) this.random.next();
+    const bent = bend(drawShape(this.random, faulty, light), this.random);
     this.shape = withFeatures(bent, drawFeatures(seed));
     const { backingBytes, segmentBlocks, segmentCount } = this.shape;
-    this.#oracle = new Oracle(backingBytes, this.shape.odd);
-    const host = { random: this.#random, coverage, note: this.note.bind(this), disk: this.#disk.bind(this) };
+    this.oracle = new Oracle(backingBytes, this.shape.odd);
+    const host = { random: this.random, coverage, note: this.note.bind(this), disk: this.#disk.bind(this) };
     this.#legs = new Legs(host, mib + segmentBlocks * segmentCount * blockBytes, mirrored);
     this.#backingMedium = new Medium(backingBytes, "backing");
     this.note(() => `world ${seed}${mirrored ? ", mirrored" : ""}: ${JSON.stringify(this.shape)}`);
@@ -150,7 +150,7 @@ export class World {
   }
 
   #disk(medium: Medium): SimDisk {
-    const random = this.#random;
+    const random = this.random;
     const { latencyMs, slow } = this.shape;
     const disk = new EventDisk({
       medium,
@@ -221,20 +221,20 @@ export class World {
         ...mirror,
         segmentBlocks: this.shape.segmentBlocks,
         clock: this.#clock,
-        random: this.#random.fill,
+        random: this.random.fill,
       }),
     );
     await this.pump(() => done.settled);
     if (done.error) throw done.error;
     // Something was there before, un-synced by nobody.
-    const version = this.#oracle.ask(0, this.#oracle.cellCount, false);
-    this.#backingMedium.poke(0, this.#oracle.content(version.id, 0, this.#oracle.cellCount));
-    this.#oracle.answer(version, true);
+    const version = this.oracle.ask(0, this.oracle.cellCount, false);
+    this.#backingMedium.poke(0, this.oracle.content(version.id, 0, this.oracle.cellCount));
+    this.oracle.answer(version, true);
   }
 
   /** From power-on to power-off. */
   async #live(): Promise<void> {
-    const random = this.#random;
+    const random = this.random;
     this.#life++;
     this.#clock = new SimClock(this.#clock.monotonicMs() + 1);
     // Short lives end inside recovery; a third of them on purpose.
@@ -276,7 +276,7 @@ export class World {
   }
 
   #crash(outcome: string): void {
-    const random = this.#random;
+    const random = this.random;
     this.#clock.stop();
     this.#crashes++;
     this.coverage.crashes++;
@@ -286,7 +286,7 @@ export class World {
     this.#killed = end.killed;
     if (end.damage === "superblock") this.#lastClosedInOrder = false;
     else if (end.damage === "record") this.#noteRot("crashed images rotten");
-    this.#oracle.crash();
+    this.oracle.crash();
   }
 
   #noteRot(what: string): void {
@@ -305,7 +305,7 @@ export class World {
     this.#checkRecovery(cache);
     this.#rotten = this.#rotten && cache.readOnly;
     this.#lastClosedInOrder = false;
-    if ((cache.readOnly || this.#random.chance(0.85)) && !(await this.#checkContent(cache))) {
+    if ((cache.readOnly || this.random.chance(0.85)) && !(await this.#checkContent(cache))) {
       return "checking";
     }
     if (cache.readOnly) return await this.#closeReadOnly(cache);
@@ -316,7 +316,7 @@ export class World {
       this.wrong(`${error.stack}`)
     );
     const { closes, lifeEvents } = this.shape;
-    const until = this.#random.chance(closes) ? this.#events + this.#random.below(lifeEvents) : Infinity;
+    const until = this.random.chance(closes) ? this.#events + this.random.below(lifeEvents) : Infinity;
     let done = await this.pump(() => this.#events >= until);
     if (!done && session.oldestMs > slowMs) {
       // A crash now would hide a hang.
@@ -327,11 +327,11 @@ export class World {
     }
     if (!done) return "working";
     session.stopping = true;
-    const patient = this.#random.chance(0.7);
+    const patient = this.random.chance(0.7);
     if (patient && !(await this.pump(() => session.active === 0))) return "working";
     // From now on the devices behave; what went wrong before may show.
-    if (this.#faults) this.#faults.active = this.#faults.active && this.#random.chance(0.2);
-    if (patient && this.#random.chance(0.6)) {
+    if (this.#faults) this.#faults.active = this.#faults.active && this.random.chance(0.2);
+    if (patient && this.random.chance(0.6)) {
       if (!(await drainAndCompare(this, cache, session))) return "draining";
     }
     return await this.#close(cache, session);
@@ -339,7 +339,7 @@ export class World {
 
   async #open(): Promise<Cache | "opening"> {
     if (this.#faults) {
-      this.#faults.active = this.#random.chance(0.1) && !this.#faults.flips;
+      this.#faults.active = this.random.chance(0.1) && !this.#faults.flips;
     }
     let opening = settled(openCache(this.#options(this.#legs.plan())));
     let ended = await this.pump(() => opening.settled);
@@ -352,7 +352,7 @@ export class World {
       this.#lastClosedInOrder = false;
       return "opening";
     }
-    const { active } = this.#faults ?? { active: false };
+    const active = this.isFailing;
     if (this.#faults) this.#faults.active = false;
     if (opening.value) return opening.value;
     // A leg that cannot be read is one that is missing.
@@ -376,13 +376,14 @@ export class World {
       backing: this.#disk(this.#backingMedium),
       tunables: { ...this.shape.tunables, ...featureTunables(this.shape, this.#faults?.trouble) },
       clock: this.#clock,
-      random: this.#random.fill,
+      random: this.random.fill,
       bufferCount: this.shape.bufferCount,
       unsyncedBlocks: this.shape.unsyncedBlocks,
       makeKernels: kernelPool.take,
-      acceptDamage: this.#random.chance(0.7),
+      acceptDamage: this.random.chance(0.7),
       warn: (message) => {
         this.note(() => `warning: ${message}`);
+        this.#legs.warned(message);
         if (saysLoss(message) && !this.#mayBeDamaged) this.wrong(`the engine says: ${message}`);
       },
     };
@@ -405,8 +406,8 @@ export class World {
     const whole = await this.readAll(cache);
     if (!whole) return false;
     const { lost } = whole;
-    const unreadable = (cell: number) => lost.has(Math.floor(this.#oracle.offsetOf(cell) / sectorBytes));
-    this.#oracle.recovered(whole.bytes, unreadable, !cache.readOnly);
+    const unreadable = (cell: number) => lost.has(Math.floor(this.oracle.offsetOf(cell) / sectorBytes));
+    this.oracle.recovered(whole.bytes, unreadable, !cache.readOnly);
     return true;
   }
 
@@ -430,25 +431,19 @@ export class World {
     this.note(() => "close");
     session.closing = true;
     this.happened("closing");
-    const covered = this.#oracle.askFlush();
+    const covered = this.oracle.askFlush();
     const closing = settled(cache.close());
     if (!(await this.pump(() => closing.settled && session.active === 0))) return "closing";
     if (closing.error) {
       if (this.shape.faulty && closing.error instanceof DeviceError) return "closing";
       throw new Violation(`close failed: ${closing.error}`);
     }
-    this.#oracle.answerFlush(covered);
+    this.oracle.answerFlush(covered);
     this.#lastClosedInOrder = true;
     this.#clock.stop();
     return "closed";
   }
 
-  get random(): SeededRandom {
-    return this.#random;
-  }
-  get oracle(): Oracle {
-    return this.#oracle;
-  }
   get clock(): SimClock {
     return this.#clock;
   }

@@ -1,0 +1,180 @@
+/**
+ * Faults planted into the mirror: its legs, their marks, and what is copied to a new one.
+ *
+ * @module
+ */
+
+import type { Mutant } from "./mutant.ts";
+
+const mirror = "src/device/mirror.ts";
+const copy = "src/device/mirror_copy.ts";
+const legs = "src/cache/legs.ts";
+
+const rule = 16;
+const world = "mirrored";
+
+/** See {@linkcode Mutant}. */
+export const mutantsOfTheMirror: readonly Mutant[] = [
+  {
+    name: "stale-mark-not-awaited",
+    rule,
+    world,
+    why:
+      "a flush is acknowledged before the leg that is left says so durably; the other comes back and is believed",
+    edits: [{
+      file: mirror,
+      find: "if (!this.isWhole && !this.#saysAlone && !this.readOnly) await this.#sayAlone();",
+      replace: "if (!this.isWhole && !this.#saysAlone && !this.readOnly) this.#sayAlone().catch(() => {});",
+    }],
+  },
+  {
+    name: "stale-mark-not-synced",
+    rule,
+    world,
+    why: "the mark of the leg that is left is written and a power cut takes it",
+    edits: [{ file: "src/log/leg_mark.ts", find: "    await leg.sync();\n", replace: "" }],
+  },
+  {
+    name: "stale-leg-believed",
+    rule,
+    world,
+    why: "a leg that lacks what was flushed without it is taken into service",
+    edits: [{
+      file: legs,
+      find: 'if (a.claim === "together" && b.claim === "together" && isPair) {',
+      replace: "if (isPair) {",
+    }],
+  },
+  {
+    name: "half-copy-believed",
+    rule,
+    world,
+    why: "a leg to which not everything was copied is taken into service at the next opening",
+    edits: [
+      {
+        file: mirror,
+        find: 'await writeLegMarks(leg, { claim: "copying", other: source.mark.self });',
+        replace: 'await writeLegMarks(leg, { claim: "together", other: source.mark.self });',
+      },
+      {
+        file: mirror,
+        find: "      if (isDropped(leg)) throw leg.failure;\n      this.#legs.push(leg);",
+        replace:
+          '      if (isDropped(leg)) throw leg.failure;\n      await writeLegMarks(source, { claim: "together", other: leg.mark.self });\n      this.#legs.push(leg);',
+      },
+    ],
+  },
+  {
+    name: "copy-counts-unsynced",
+    rule,
+    world,
+    why: "a copy counts that was never synced: a power cut takes it, and then the other leg is lost",
+    edits: [
+      {
+        file: mirror,
+        find: '      leg.state = "joining";\n      await leg.sync();\n',
+        replace: '      leg.state = "joining";\n',
+      },
+      {
+        file: "src/log/leg_mark.ts",
+        find: "    await leg.sync();\n",
+        replace: '    if (mark.claim === "alone") await leg.sync();\n',
+      },
+    ],
+  },
+  {
+    name: "sync-of-one-leg-is-enough",
+    rule,
+    world,
+    why: "a flush is acknowledged that one leg alone has made durable, and that one is lost",
+    edits: [{
+      file: mirror,
+      find: 'const legs = this.#legs.filter(({ state }) => state !== "copying");',
+      replace: "const legs = this.#legs.slice(0, 1);",
+    }],
+  },
+  {
+    name: "failed-leg-stays",
+    rule,
+    world,
+    why: "a leg whose write failed stays in service, and then the other is lost",
+    edits: [{
+      file: mirror,
+      find: '    if (leg.state === "dropped") return true;\n    const others',
+      replace: "    if (this.isWhole && error) return true;\n    const others",
+    }],
+  },
+  {
+    name: "copy-misses-what-was-under-way",
+    rule,
+    world,
+    why: "a write that began before the new leg got any, and ended during the copy, is not on it",
+    edits: [{
+      file: mirror,
+      find: "    if (turn.writes > 0) await new Promise<void>((resolve) => turn.onEnd = resolve);\n",
+      replace: "",
+    }],
+  },
+  {
+    name: "copy-overtakes-writes",
+    rule,
+    world,
+    why: "what is copied lands on the new leg after a newer write to the same place",
+    edits: [{
+      file: mirror,
+      find: "if (locked && offset < locked.end && offset + length > locked.offset) await locked.done;",
+      replace: "",
+    }],
+  },
+  {
+    name: "copy-leaves-out-the-tail",
+    rule,
+    world,
+    why: "the oldest segment that is needed is not copied",
+    edits: [{
+      file: "src/cache/mirror.ts",
+      find: "const count = segmentCount - writer.freeSegments;",
+      replace: "const count = Math.max(1, segmentCount - writer.freeSegments - 1);",
+    }],
+  },
+  {
+    name: "copy-leaves-out-the-superblocks",
+    rule,
+    world,
+    why: "the new leg's superblocks are those of its former life until the next ones are written",
+    edits: [{ file: copy, find: "    else pieces.push(", replace: "    else if (at > 0) pieces.push(" }],
+  },
+  {
+    name: "new-leg-gets-no-writes",
+    rule,
+    world,
+    why: "what is written while a copy is under way is not on the new leg",
+    edits: [{
+      file: mirror,
+      find: '          if (leg.state === "dropped") return;\n',
+      replace: '          if (leg.state === "dropped" || leg.state === "copying") return;\n',
+    }],
+  },
+  {
+    name: "one-copy-read-alone",
+    rule,
+    world,
+    why: "a header that rots on one leg counts as lost, though the other has it",
+    edits: [{
+      file: "src/log/reader.ts",
+      find: "if (copy === 0 || copy >= this.copyCount) return",
+      replace: "if (copy >= 0) return",
+    }],
+  },
+  {
+    name: "newest-superblock-not-sought",
+    rule,
+    world,
+    why: "an older superblock of one leg counts, whose tail the log has overwritten",
+    edits: [{
+      file: legs,
+      find: "b.superblocks!.superblock.generation - a.superblocks!.superblock.generation",
+      replace: "a.superblocks!.superblock.generation - b.superblocks!.superblock.generation",
+    }],
+  },
+];
