@@ -37,7 +37,7 @@ export type { DrainOptions, DrainReport } from "./src/cache/drain.ts";
 export type { CacheMap } from "./src/cache/map.ts";
 export type { AttachOptions, AttachReport, Mirror, MirrorStatus } from "./src/cache/mirror.ts";
 export type { LegOptions } from "./src/cache/legs.ts";
-export type { LegStatus } from "./src/device/mirror.ts";
+export type { LegStatus } from "./src/device/leg.ts";
 export type { CacheState, CacheStatus } from "./src/cache/status.ts";
 export type { CacheWear } from "./src/cache/wear.ts";
 export type { LatencySummary } from "./src/latency.ts";
@@ -46,6 +46,7 @@ export { type CacheOptions, openCache, type RecoveryReport } from "./src/cache/o
 export { checkCache, type CheckOptions, type CheckReport, type Problem } from "./src/cache/check.ts";
 export {
   inspectCache,
+  type InspectedLeg,
   type InspectedRecord,
   type InspectOptions,
   type InspectReport,

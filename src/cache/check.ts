@@ -8,10 +8,12 @@ import type { BlockDevice } from "../device/block_device.ts";
 import { DeviceError } from "../errors.ts";
 import { decodePrevious, decodeRecord, type RecordHeader } from "../log/codec.ts";
 import { halfBytes, superblockBytes, superblockOffsets, superblockPreviousOffset } from "../log/layout.ts";
+import { readLegMark } from "../log/leg_mark.ts";
 import { recordIsWhole, repeatsPredecessorOf } from "../log/recovery.ts";
 import { formatUuid, type SuperblockProblem } from "../log/superblock.ts";
 import { blockBytes } from "../units.ts";
 import { crc32c } from "../wasm/crc32c.ts";
+import { checkMirror, noteLeg } from "./check_mirror.ts";
 import { checkPair, openTarget } from "./pair.ts";
 import { type Scan, scanCache, type ScannedRecord } from "./scan.ts";
 
@@ -19,6 +21,8 @@ import { type Scan, scanCache, type ScannedRecord } from "./scan.ts";
 export interface CheckOptions {
   /** The cache device: a path, or a device of your own. */
   cache: string | BlockDevice;
+  /** The other leg of a mirrored cache device: verified as well, and whether the two agree. */
+  mirror?: string | BlockDevice;
   /** Also verifies that this is its backing device. */
   backing?: string | BlockDevice;
   /** Gets what is done and what is to be done: of `reading` segments, then of `verifying` records. */
@@ -31,6 +35,8 @@ export interface Problem {
   severity: "loss" | "damage";
   /** One sentence for people. */
   what: string;
+  /** The leg of a mirror that it concerns, by its name. */
+  leg?: string;
   /** Where the damaged bytes of the cache device begin, in bytes. */
   offset: number;
   /** How many they are. */
@@ -89,6 +95,12 @@ export interface CheckReport {
  * ```
  */
 export async function checkCache(options: CheckOptions): Promise<CheckReport> {
+  return options.mirror === undefined
+    ? await checkDevice(options)
+    : await checkMirror(options, options.mirror, checkDevice);
+}
+
+async function checkDevice(options: CheckOptions): Promise<CheckReport> {
   const device = await openTarget(options.cache, false);
   try {
     const scan = await scanCache(device, (done, total) => options.onProgress?.(done, total, "reading"));
@@ -129,6 +141,7 @@ export async function checkScan(
       length: scan.superblock.geometry.checkpointBytes,
     });
   }
+  if (scan.superblock.mirrored) noteLeg(await readLegMark(device), device.name, notes, problems);
   noteGaps(scan, problems);
   noteUnreadable(scan, problems);
   let verifiedBlocks = 0;

@@ -7,6 +7,7 @@
 import type { BlockDevice } from "../device/block_device.ts";
 import { decodeRecord, eachEntry, recordEntries } from "../log/codec.ts";
 import { entryKind, recordFlagFlushPoint } from "../log/layout.ts";
+import { readLegMark } from "../log/leg_mark.ts";
 import { formatUuid } from "../log/superblock.ts";
 import { blockBytes } from "../units.ts";
 import { type InspectedSegment, listSegments } from "./inspect_segments.ts";
@@ -17,6 +18,8 @@ import { type Scan, scanCache } from "./scan.ts";
 export interface InspectOptions {
   /** The cache device: a path, or a device of your own. */
   cache: string | BlockDevice;
+  /** The other leg of a mirrored cache device, to tell what its mark says, too. */
+  mirror?: string | BlockDevice;
   /** Also lists the records of the log. */
   records?: boolean;
   /** Also lists the segments of the log, with what each of their blocks is good for. */
@@ -49,6 +52,22 @@ export interface InspectedRecord {
   poisonedRanges: number;
   /** Copies of what the backing device holds, for reads. */
   cleanBlocks: number;
+}
+
+/** What one leg of a mirrored cache device says. */
+export interface InspectedLeg {
+  /** Its name: a path or a URI. */
+  path: string;
+  /** Both legs count; this one alone does; this one does not, as its copy was never completed. Null when its marks are damaged. */
+  claim: "together" | "alone" | "copying" | null;
+  /** Its random name: 16 hexadecimal digits. */
+  self: string;
+  /** The random name of the other leg. */
+  other: string;
+  /** When it says `alone`: the highest sequence that both had. */
+  sinceSequence: number | null;
+  /** When it says `alone`: since when, ISO 8601, UTC. */
+  since: string | null;
 }
 
 /** What a cache device holds, as an opening now would find it. Blocks are 4096 bytes. */
@@ -97,6 +116,8 @@ export interface InspectReport {
   droppedRecords: number;
   /** Sentences about what is not as it should be; `check` tells more. */
   problems: string[];
+  /** What the legs of a mirror say; empty when there is no mirror. */
+  legs: InspectedLeg[];
   /** The records from tail to head, when they were asked for. */
   recordList?: InspectedRecord[];
   /** All segments in the order in which they lie on the device, when they were asked for. */
@@ -130,6 +151,12 @@ export async function inspectCache(options: InspectOptions): Promise<InspectRepo
   try {
     const scan = await scanCache(device, options.onProgress);
     const report = describe(scan);
+    if (scan.superblock.mirrored) report.legs.push(await inspectLeg(device));
+    if (options.mirror !== undefined) {
+      const other = await openTarget(options.mirror, false);
+      report.legs.push(await inspectLeg(other));
+      if (typeof options.mirror === "string") await other.close();
+    }
     if (options.records) report.recordList = await listRecords(scan);
     if (options.segments) report.segmentList = listSegments(scan);
     return report;
@@ -169,6 +196,20 @@ function describe(scan: Scan): InspectReport {
     lostBlocks: versions.poison.blocks,
     droppedRecords: walk.dropped,
     problems,
+    legs: [],
+  };
+}
+
+async function inspectLeg(device: BlockDevice): Promise<InspectedLeg> {
+  const mark = await readLegMark(device);
+  const isAlone = mark?.claim === "alone";
+  return {
+    path: device.name,
+    claim: mark?.claim ?? null,
+    self: mark?.self ?? "",
+    other: mark?.other ?? "",
+    sinceSequence: isAlone ? mark.sinceSequence : null,
+    since: isAlone ? new Date(mark.sinceMs).toISOString() : null,
   };
 }
 

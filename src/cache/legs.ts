@@ -146,6 +146,27 @@ function alone(
   return open([leg], missing, context, undefined);
 }
 
+/** What two marks of one cache say: both count, one does not, or nobody can tell. */
+export type Judgement =
+  | { kind: "pair" }
+  | { kind: "stale"; stale: 0 | 1; why: string }
+  | { kind: "split" | "strangers" | "incomplete" };
+
+/** Judges the marks of two different legs of one cache. */
+export function judge(a: LegMark, b: LegMark): Judgement {
+  if (a.claim === "alone" && b.claim === "alone") return { kind: "split" };
+  if (a.claim === "copying" && b.claim === "copying") return { kind: "incomplete" };
+  const isPair = a.other === b.self && b.other === a.self;
+  if (a.claim === "together" && b.claim === "together") return { kind: isPair ? "pair" : "strangers" };
+  for (const [stale, leg, other] of [[1, b, a], [0, a, b]] as const) {
+    if (leg.claim === "copying") return { kind: "stale", stale, why: "its copy was never completed" };
+    if (other.claim === "alone" && leg.other === other.self) {
+      return { kind: "stale", stale, why: `it lacks what was written since ${timeOf(other)}` };
+    }
+  }
+  return { kind: "strangers" };
+}
+
 /** Both are there. */
 async function both(
   options: LegOptions,
@@ -176,37 +197,31 @@ async function both(
       } and ${formatUuid(b.uuid)}); name the legs of one`,
     );
   }
-  if (a.claim === "alone" && b.claim === "alone") {
-    throw new RefusedError(
-      `Cannot use ${first.name} and ${second.name} as a mirror: each was written without the other (since ${
-        timeOf(a)
-      } and since ${
-        timeOf(b)
-      }), so neither has all; choose the one to keep, serve it alone by --cache, and give the other to ` +
-        "nbdboost mirror --replace --force, which overwrites it",
-    );
+  const judgement = judge(a, b);
+  switch (judgement.kind) {
+    case "pair":
+      return open([first, second], undefined, context, undefined);
+    case "stale": {
+      const stale = judgement.stale === 0 ? first : second;
+      return followed(options, stale === first ? second : first, stale, judgement.why, context);
+    }
+    case "incomplete":
+      throw incomplete(first);
+    case "split":
+      throw new RefusedError(
+        `Cannot use ${first.name} and ${second.name} as a mirror: each was written without the other (since ${
+          timeOf(a)
+        } and since ${
+          timeOf(b)
+        }), so neither has all; choose the one to keep, serve it alone by --cache, and give the other ` +
+          "to nbdboost mirror --replace --force, which overwrites it",
+      );
+    case "strangers":
+      throw new RefusedError(
+        `Cannot use ${first.name} and ${second.name} as a mirror: they are legs of one cache, but each had another partner ` +
+          "last; name the two that belong together",
+      );
   }
-  if (a.claim === "copying" && b.claim === "copying") throw incomplete(first);
-  const isPair = a.other === b.self && b.other === a.self;
-  if (a.claim === "together" && b.claim === "together" && isPair) {
-    return open([first, second], undefined, context, undefined);
-  }
-  const stale = b.claim === "copying" || (a.claim === "alone" && b.other === a.self)
-    ? second
-    : a.claim === "copying" || (b.claim === "alone" && a.other === b.self)
-    ? first
-    : undefined;
-  if (stale === undefined) {
-    throw new RefusedError(
-      `Cannot use ${first.name} and ${second.name} as a mirror: they are legs of one cache, but each had another partner last; ` +
-        "name the two that belong together",
-    );
-  }
-  const good = stale === first ? second : first;
-  const what = stale.mark!.claim === "copying"
-    ? "its copy was never completed"
-    : `it lacks what was written since ${timeOf(good.mark!)}`;
-  return followed(options, good, stale, what, context);
 }
 
 /** One has no mark, so it is no leg, or a ruined one. */

@@ -11,8 +11,8 @@
 import { type Clock, sleep } from "../clock.ts";
 import type { BlockDevice } from "../device/block_device.ts";
 import { preallocate } from "../device/create.ts";
-import { Leg } from "../device/leg.ts";
-import { type LegStatus, MirrorDevice } from "../device/mirror.ts";
+import { Leg, type LegStatus } from "../device/leg.ts";
+import type { MirrorDevice } from "../device/mirror.ts";
 import type { Range } from "../device/mirror_copy.ts";
 import { findSignature } from "../device/signature.ts";
 import { RefusedError, UsageError } from "../errors.ts";

@@ -21,6 +21,10 @@ import { openCache } from "./open.ts";
 export interface RecoverOptions {
   /** The cache device: a path, or a device of your own. */
   cache: string | BlockDevice;
+  /** The other leg of a mirrored cache device. */
+  mirror?: string | BlockDevice;
+  /** Goes on with one leg of a mirror alone, although the other may have what this one lacks. */
+  acceptMissingMirror?: boolean;
   /** Its backing device. */
   backing: string | BlockDevice;
   /** Only says what would be done. */
@@ -93,6 +97,7 @@ export interface RecoverReport {
 export async function recoverCache(options: RecoverOptions): Promise<RecoverReport> {
   const checked = await checkCache({
     cache: options.cache,
+    ...(options.mirror === undefined ? {} : { mirror: options.mirror }),
     backing: options.backing,
     ...(options.onProgress ? { onProgress: options.onProgress } : {}),
   });
@@ -135,6 +140,8 @@ function nameOf(target: string | BlockDevice): string {
 function openOptions(options: RecoverOptions) {
   return {
     cache: options.cache,
+    ...(options.mirror === undefined ? {} : { mirror: options.mirror }),
+    acceptMissingMirror: options.acceptMissingMirror ?? false,
     backing: options.backing,
     acceptUnreadable: options.acceptLoss ?? false,
     ...(options.warn ? { warn: options.warn } : {}),

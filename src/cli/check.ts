@@ -8,7 +8,7 @@ import { exitCode } from "../errors.ts";
 import { assumeOption, checkForeign, isForeign } from "./dm_writeboost.ts";
 import { checkCache } from "./engine.ts";
 import { PhaseProgress } from "./progress.ts";
-import { backingOption, cacheOption, type Command, jsonOption } from "./table.ts";
+import { backingOption, cacheOption, type Command, jsonOption, mirrorOption } from "./table.ts";
 
 /** The verb. */
 export const check: Command = {
@@ -18,7 +18,7 @@ export const check: Command = {
     "Reads the whole log, verifies every header and every block, and, with --backing, that the two devices " +
     "belong together. Names each damaged range. Checks caches of dm-writeboost, too.",
   destroys: "nothing; it only reads.",
-  options: [cacheOption, { ...backingOption, required: false }, assumeOption, jsonOption],
+  options: [cacheOption, mirrorOption, { ...backingOption, required: false }, assumeOption, jsonOption],
   examples: [
     {
       line: "nbdboost check --cache /ssd/cache.nbb",
@@ -30,11 +30,13 @@ export const check: Command = {
     },
   ],
   async run(options, output) {
-    if (await isForeign(options)) return await checkForeign(options, output);
+    const mirror = options.text("mirror");
+    if (mirror === undefined && await isForeign(options)) return await checkForeign(options, output);
     const progress = new PhaseProgress(output);
     const backing = options.text("backing");
     const report = await checkCache({
       cache: options.needed("cache"),
+      ...(mirror === undefined ? {} : { mirror }),
       ...(backing === undefined ? {} : { backing }),
       onProgress: progress.update,
     }).finally(progress.end);

@@ -15,6 +15,7 @@ import { history } from "./history.ts";
 import { hold } from "./hold.ts";
 import { inspect } from "./inspect.ts";
 import { man } from "./man.ts";
+import { mirror } from "./mirror.ts";
 import { recover } from "./recover.ts";
 import { rewind } from "./rewind.ts";
 import { serve } from "./serve.ts";
@@ -28,6 +29,7 @@ export const commands: readonly Command[] = [
   serve,
   status,
   set,
+  mirror,
   drain,
   detach,
   check,

@@ -60,9 +60,9 @@ export class ControlClient {
   async long(
     path: string,
     onProgress: (done: number, total: number, phase: string) => void,
-    method = "POST",
+    { method = "POST", body }: { method?: string; body?: object } = {},
   ): Promise<unknown> {
-    const answer = await this.#request(method, path);
+    const answer = await this.#request(method, path, body);
     const decoder = new TextDecoder();
     let rest = "";
     for await (const piece of answer.body) {

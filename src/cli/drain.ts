@@ -11,7 +11,15 @@ import { openCache } from "./engine.ts";
 import type { Output } from "./output.ts";
 import { PhaseProgress } from "./progress.ts";
 import { noteRecovery } from "./recovery_note.ts";
-import { backingOption, cacheOption, type Command, type Options, serverOptions } from "./table.ts";
+import {
+  acceptMissingMirrorOption,
+  backingOption,
+  cacheOption,
+  type Command,
+  mirrorOption,
+  type Options,
+  serverOptions,
+} from "./table.ts";
 
 /** The verb. */
 export const drain: Command = {
@@ -30,6 +38,8 @@ export const drain: Command = {
       required: false,
       summary: backingOption.summary + "; without it a running server drains",
     },
+    mirrorOption,
+    acceptMissingMirrorOption,
     {
       name: "verify",
       kind: "flag",
@@ -72,8 +82,11 @@ async function offline(options: Options, output: Output): Promise<number> {
     throw new UsageError("Option --cache is missing beside --backing: expected the path of the cache device");
   }
   const recovery = output.progress("recovering", "segments");
+  const mirror = options.text("mirror");
   const cache = await openCache({
     cache: cachePath,
+    ...(mirror === undefined ? {} : { mirror }),
+    acceptMissingMirror: options.flag("accept-missing-mirror"),
     backing: options.needed("backing"),
     warn: (message) => output.note(message),
     onProgress: recovery.update,

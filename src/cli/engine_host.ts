@@ -8,11 +8,12 @@ import type { DrainReport } from "../cache/drain.ts";
 import type { HistoryReport } from "../cache/flush_points.ts";
 import type { HistoryStatus } from "../cache/history_hold.ts";
 import type { CacheMap } from "../cache/map.ts";
+import type { MirrorStatus } from "../cache/mirror.ts";
 import type { Tunables } from "../cache/tunables.ts";
 import { RefusedError } from "../errors.ts";
 import type { HostOptions, ManyOptions, ManyStarted } from "../host/messages.ts";
 import { EngineThreadError, type HostEvents, RingHost, startManyOnRing } from "../host/ring_host.ts";
-import { type EngineStatus, type OnProgress, ServedCache } from "../host/served.ts";
+import { type EngineStatus, type MirrorAction, type OnProgress, ServedCache } from "../host/served.ts";
 import { serveMany } from "../host/served_many.ts";
 import { probeRing, type RingProbe } from "../io/ring/mod.ts";
 import { isNbdUri, parseNbdUri } from "../nbd/uri.ts";
@@ -29,6 +30,7 @@ export interface EngineHost {
   status(): Promise<EngineStatus>;
   map(): Promise<CacheMap>;
   tune(settings: Partial<Tunables>): Promise<Tunables>;
+  mirror(action: MirrorAction, onProgress: OnProgress): Promise<MirrorStatus>;
   drain(onProgress: OnProgress): Promise<DrainReport>;
   history(limit: number): Promise<HistoryReport>;
   hold(release: boolean): Promise<HistoryStatus>;
@@ -135,6 +137,7 @@ async function startRing(options: HostOptions, events: HostEvents, ioReason: str
     status: () => host.status(),
     map: () => host.map(),
     tune: (settings) => host.tune(settings),
+    mirror: (action, onProgress) => host.mirror(action, onProgress),
     drain: (onProgress) => host.drain(onProgress),
     history: (limit) => host.history(limit),
     hold: (release) => host.hold(release),
@@ -189,6 +192,7 @@ async function startPortable(
     map: async () => served.map(),
     // deno-lint-ignore require-await -- see above
     tune: async (settings) => served.tune(settings),
+    mirror: (action, onProgress) => served.mirror(action, onProgress),
     drain: (onProgress) => served.drain(onProgress),
     history: (limit) => served.history(limit),
     hold: (release) => served.hold(release),

@@ -6,7 +6,7 @@
 
 import { exitCode } from "../errors.ts";
 import { formatCache } from "./engine.ts";
-import { backingOption, cacheOption, type Command, jsonOption } from "./table.ts";
+import { backingOption, cacheOption, type Command, jsonOption, mirrorOption } from "./table.ts";
 
 /** The verb. */
 export const format: Command = {
@@ -17,11 +17,20 @@ export const format: Command = {
     "is. A missing regular file is created when --cache-size is given. Anything that holds a known signature (a " +
     "cache, a filesystem, a partition table) or data in its first MiB is refused, unless --force is given.",
   destroys:
-    "everything on the cache device; with --force even what looks valuable. The backing device is only read.",
+    "everything on the cache device and on its mirror; with --force even what looks valuable. The backing device is only read.",
   options: [
     cacheOption,
     backingOption,
-    { name: "cache-size", kind: "size", value: "SIZE", summary: "create the cache file, with this size" },
+    {
+      ...mirrorOption,
+      summary: "a second device that gets all that the cache device gets, so that either is enough",
+    },
+    {
+      name: "cache-size",
+      kind: "size",
+      value: "SIZE",
+      summary: "create the cache file, and that of the mirror, with this size",
+    },
     {
       name: "segment-size",
       kind: "size",
@@ -41,16 +50,22 @@ export const format: Command = {
       line: "nbdboost format --cache /dev/nvme0n1p3 --backing /dev/md0",
       says: "a whole partition as the cache of an array",
     },
+    {
+      line: "nbdboost format --cache /dev/nvme0n1p3 --mirror /dev/nvme1n1p3 --backing /dev/md0",
+      says: "a cache on two SSDs, of which one may die",
+    },
   ],
   exits: { 3: "refused: the cache device holds something, is in use, or does not fit; nothing was changed" },
   async run(options, output) {
     const progress = output.progress("formatting", "bytes");
     const cacheSize = options.size("cache-size");
     const segmentSize = options.size("segment-size");
+    const mirror = options.text("mirror");
     try {
       const report = await formatCache({
         cache: options.needed("cache"),
         backing: options.needed("backing"),
+        ...(mirror === undefined ? {} : { mirror }),
         ...(cacheSize === undefined ? {} : { cacheSize }),
         ...(segmentSize === undefined ? {} : { segmentSize }),
         force: options.flag("force"),

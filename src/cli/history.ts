@@ -56,7 +56,7 @@ async function ask(options: Options, limit: number): Promise<HistoryReport> {
     return await listHistory({ cache, limit });
   }
   const client = await ControlClient.find(options);
-  return await client.long(`/history?limit=${limit}`, () => {}, "GET") as HistoryReport;
+  return await client.long(`/history?limit=${limit}`, () => {}, { method: "GET" }) as HistoryReport;
 }
 
 /** Whether there is the socket of a server beside it, even one that was killed. */

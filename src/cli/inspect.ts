@@ -9,7 +9,7 @@ import { assumeOption, inspectForeign, isForeign } from "./dm_writeboost.ts";
 import { inspectCache } from "./engine.ts";
 import { logDrawing } from "./log_drawing.ts";
 import { logPicture } from "./log_picture.ts";
-import { cacheOption, type Command, jsonOption } from "./table.ts";
+import { cacheOption, type Command, jsonOption, mirrorOption } from "./table.ts";
 
 /** The verb. */
 export const inspect: Command = {
@@ -22,6 +22,7 @@ export const inspect: Command = {
   destroys: "nothing; it only reads. With --svg it replaces FILE.",
   options: [
     cacheOption,
+    mirrorOption,
     { name: "records", kind: "flag", summary: "also list the records of the log" },
     { name: "segments", kind: "flag", summary: "draw every segment in use, or list all of them with --json" },
     { name: "svg", kind: "text", value: "FILE", summary: "also write the drawing as a picture" },
@@ -36,7 +37,8 @@ export const inspect: Command = {
   exits: { 3: "refused: this is no cache, or one whose segments fit no order" },
   async run(options, output) {
     const picture = options.text("svg");
-    if (await isForeign(options)) {
+    const mirror = options.text("mirror");
+    if (mirror === undefined && await isForeign(options)) {
       if (picture !== undefined) {
         throw new UsageError(
           "Option --svg draws caches of nbdboost only: leave it out for one of dm-writeboost",
@@ -47,6 +49,7 @@ export const inspect: Command = {
     const progress = output.progress("reading", "segments");
     const { segmentList = [], ...report } = await inspectCache({
       cache: options.needed("cache"),
+      ...(mirror === undefined ? {} : { mirror }),
       records: options.flag("records"),
       segments: true,
       onProgress: progress.update,

@@ -8,7 +8,14 @@ import { exitCode } from "../errors.ts";
 import { assumeOption, isForeign, recoverForeign } from "./dm_writeboost.ts";
 import { recoverCache } from "./engine.ts";
 import { PhaseProgress } from "./progress.ts";
-import { backingOption, cacheOption, type Command, jsonOption } from "./table.ts";
+import {
+  acceptMissingMirrorOption,
+  backingOption,
+  cacheOption,
+  type Command,
+  jsonOption,
+  mirrorOption,
+} from "./table.ts";
 
 /** The verb. */
 export const recover: Command = {
@@ -24,6 +31,8 @@ export const recover: Command = {
   options: [
     cacheOption,
     backingOption,
+    mirrorOption,
+    acceptMissingMirrorOption,
     { name: "dry-run", kind: "flag", summary: "only say what would be done" },
     {
       name: "accept-loss",
@@ -54,11 +63,14 @@ export const recover: Command = {
     },
   ],
   async run(options, output) {
-    if (await isForeign(options)) return await recoverForeign(options, output);
+    const mirror = options.text("mirror");
+    if (mirror === undefined && await isForeign(options)) return await recoverForeign(options, output);
     const progress = new PhaseProgress(output);
     const copy = options.text("output");
     const report = await recoverCache({
       cache: options.needed("cache"),
+      ...(mirror === undefined ? {} : { mirror }),
+      acceptMissingMirror: options.flag("accept-missing-mirror"),
       backing: options.needed("backing"),
       dryRun: options.flag("dry-run"),
       acceptLoss: options.flag("accept-loss"),

@@ -18,7 +18,14 @@ import { Output } from "./output.ts";
 import { startCommand, StopSignal, writePidFile } from "./process.ts";
 import { noteRecovery } from "./recovery_note.ts";
 import { servePlan, startPlan } from "./serve_plan.ts";
-import { backingOption, cacheOption, type Command, type Options } from "./table.ts";
+import {
+  acceptMissingMirrorOption,
+  backingOption,
+  cacheOption,
+  type Command,
+  mirrorOption,
+  type Options,
+} from "./table.ts";
 
 /** The tunables as the command line spells them. */
 const tunableNames = Object.keys(defaultTunables).map((name) =>
@@ -41,6 +48,7 @@ export const serve: Command = {
   options: [
     { ...cacheOption, required: false },
     { ...backingOption, required: false },
+    mirrorOption,
     {
       name: "config",
       kind: "text",
@@ -148,6 +156,12 @@ export const serve: Command = {
       summary: "the least grave messages that are told",
     },
     { name: "pid-file", kind: "text", value: "PATH", summary: "write the process id there while it serves" },
+    acceptMissingMirrorOption,
+    {
+      name: "resync-mirror",
+      kind: "flag",
+      summary: "copy what counts to a leg that is stale or empty, while serving (else it is refused)",
+    },
     {
       name: "accept-damage",
       kind: "flag",
@@ -189,9 +203,14 @@ export const serve: Command = {
       says: "copies the volume as it was at a flush point",
     },
     {
+      line:
+        "nbdboost serve --cache /dev/nvme0n1p3 --mirror /dev/nvme1n1p3 --resync-mirror --backing /dev/md0",
+      says: "serves a cache on two SSDs, and brings one that was away up to date",
+    },
+    {
       line: "nbdboost serve --config /etc/nbdboost.toml",
       says:
-        "serves every [[export]] of the file: name, cache, backing, description, read-only, set = { KEY = VALUE }",
+        "serves every [[export]] of the file: name, cache, mirror, backing, description, read-only, set = { KEY = VALUE }",
     },
   ],
   exits: {

@@ -30,6 +30,7 @@ import { parseToml } from "./toml_adapter.ts";
 export interface ExportConfig {
   name: string;
   cache: string;
+  mirror?: string;
   backing: string;
   description: string;
   readOnly: boolean;
@@ -38,6 +39,8 @@ export interface ExportConfig {
   acceptDamage: boolean;
   acceptUnreadable: boolean;
   acceptChangedBacking: boolean;
+  acceptMissingMirror: boolean;
+  resyncMirror: boolean;
   tunables: Partial<Tunables>;
 }
 
@@ -165,15 +168,19 @@ export function parseServeConfig(file: string, text: string): ServeConfig {
 
 function exportOf(file: string, index: number, table: unknown): ExportConfig {
   const section = new Section(file, ` in export ${index + 1}`, table);
+  const mirror = section.text("mirror");
   const config: ExportConfig = {
     name: section.name("name") ?? "",
     cache: section.needed("cache"),
+    ...(mirror === undefined ? {} : { mirror }),
     backing: section.needed("backing"),
     description: section.text("description") ?? "nbdboost",
     readOnly: section.flag("read-only"),
     acceptDamage: section.flag("accept-damage"),
     acceptUnreadable: section.flag("accept-unreadable"),
     acceptChangedBacking: section.flag("accept-changed-backing"),
+    acceptMissingMirror: section.flag("accept-missing-mirror"),
+    resyncMirror: section.flag("resync-mirror"),
     tunables: inFile(file, () => Object.assign({}, ...section.settings("set").map(parseTunable))),
   };
   section.end();

@@ -45,6 +45,7 @@ export interface PlanEvents extends HostEvents {
 /** What belongs into the file when there is one. */
 const perExport = [
   "cache",
+  "mirror",
   "backing",
   "export",
   "read-only",
@@ -52,6 +53,8 @@ const perExport = [
   "accept-damage",
   "accept-unreadable",
   "accept-changed-backing",
+  "accept-missing-mirror",
+  "resync-mirror",
 ] as const;
 
 /** Reads options and file. Throws {@linkcode UsageError} for what does not go together. */
@@ -121,6 +124,7 @@ function planOf(options: Options): ServeConfig {
         `--backing /dev/sdb, or --config PATH (see nbdboost serve --help).`,
     );
   }
+  const mirror = options.text("mirror");
   return {
     listen: [],
     io: undefined,
@@ -128,6 +132,7 @@ function planOf(options: Options): ServeConfig {
     exports: [{
       name: options.text("export") ?? "",
       cache,
+      ...(mirror === undefined ? {} : { mirror }),
       backing,
       description: "nbdboost",
       readOnly: options.flag("read-only"),
@@ -135,6 +140,8 @@ function planOf(options: Options): ServeConfig {
       acceptDamage: options.flag("accept-damage"),
       acceptUnreadable: options.flag("accept-unreadable"),
       acceptChangedBacking: options.flag("accept-changed-backing"),
+      acceptMissingMirror: options.flag("accept-missing-mirror"),
+      resyncMirror: options.flag("resync-mirror"),
       tunables: Object.assign({}, ...options.list("set").map(parseTunable)),
     }],
   };

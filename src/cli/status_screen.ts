@@ -76,6 +76,7 @@ export function statusLines(
       [
         ["backing", `${backing.target}, ${formatSize(backing.sizeBytes)}`],
         ["cache", `${cache.path}, ${formatSize(cache.sizeBytes)}, and ${formatSize(cache.ramBytes)} of RAM`],
+        ...(status.mirror?.legs ?? []).map(({ path, state }) => ["leg", `${path}, ${state}`] as const),
         ["log", logText(status)],
         ["dirty", dirtyText(status)],
         ["write-back", writebackText(status)],

@@ -97,6 +97,22 @@ export const backingOption: OptionSpec = {
   summary: "the backing device: a regular file, a block device or an NBD URI",
 };
 
+/** `--mirror`, the same wherever it is needed. */
+export const mirrorOption: OptionSpec = {
+  name: "mirror",
+  kind: "text",
+  value: "TARGET",
+  summary: "the other leg of a mirrored cache device: a regular file, a block device or an NBD URI",
+};
+
+/** `--accept-missing-mirror`, the same wherever a cache is opened. */
+export const acceptMissingMirrorOption: OptionSpec = {
+  name: "accept-missing-mirror",
+  kind: "flag",
+  summary:
+    "go on with one leg of a mirror alone; if the other went on without it, what was flushed there is lost",
+};
+
 /** `--control`, the same for all verbs that talk to a running server. */
 export const controlOption: OptionSpec = {
   name: "control",

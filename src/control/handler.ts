@@ -10,6 +10,7 @@
  *   GET  /events     server-sent events: the status every second, with latencies of that second (`recent`), and
  *                    the map (with ?map=true); messages as they come
  *   GET  /tunables   the settings;  PATCH /tunables  changes those that its JSON object names
+ *   POST /mirror     changes the legs of a mirror: {"attach": PATH or null, "force": false} or {"drop": PATH}; progress as JSON lines
  *   POST /drain      writes everything back; progress as JSON lines
  *   GET  /history    the newest flush points (?limit=N of them, 0 for all); as JSON lines, like a drain's
  *   POST /hold       holds history: nothing is written back;  POST /release  lets go of it
@@ -26,7 +27,7 @@ import { pointsStandard } from "../cache/flush_points.ts";
 import { parseTunable, type Tunables } from "../cache/tunables.ts";
 import type { Clock } from "../clock.ts";
 import { DamageError, exitCode, NbdboostError, RefusedError, UsageError } from "../errors.ts";
-import type { EngineStatus, OnProgress } from "../host/served.ts";
+import type { EngineStatus, MirrorAction, OnProgress } from "../host/served.ts";
 import { type Guard, refusalOf } from "./guard.ts";
 import { mapDocument } from "./map.ts";
 import { metricsText, metricsType } from "./metrics.ts";
@@ -119,6 +120,24 @@ function limitOf(url: URL): number {
   return limit;
 }
 
+/** What the body of a request asks for. */
+async function mirrorAction(request: Request): Promise<MirrorAction> {
+  const expected =
+    'expected {"attach": PATH, or null for the missing leg, "force": true or false} or {"drop": PATH}';
+  let wanted: { attach?: unknown; force?: unknown; drop?: unknown } | null;
+  try {
+    wanted = await request.json();
+  } catch {
+    throw new UsageError(`The body is not JSON: ${expected}`);
+  }
+  const { attach, force = false, drop } = wanted ?? {};
+  if (typeof drop === "string" && attach === undefined) return { do: "drop", path: drop };
+  if ((typeof attach === "string" || attach === null) && drop === undefined && typeof force === "boolean") {
+    return { do: "attach", force, ...(attach === null ? {} : { path: attach }) };
+  }
+  throw new UsageError(`The body asks for nothing that is known: ${expected}`);
+}
+
 type Route = Readonly<Record<string, (request: Request, url: URL) => Promise<Response> | Response>>;
 
 /** Answers requests about one engine. */
@@ -142,6 +161,12 @@ export class ControlHandler {
     "/tunables": {
       GET: async () => json(200, spelled((await this.#status()).engine.tunables)),
       PATCH: (request) => this.#tune(request),
+    },
+    "/mirror": {
+      POST: async (request) => {
+        const action = await mirrorAction(request);
+        return await this.#long((onProgress) => this.#target.mirror(action, onProgress));
+      },
     },
     "/drain": { POST: () => this.#long((onProgress) => this.#target.drain(onProgress)) },
     "/history": { GET: (_request, url) => this.#long(() => this.#target.history(limitOf(url))) },

@@ -8,8 +8,9 @@ import type { DrainReport } from "../cache/drain.ts";
 import type { HistoryReport } from "../cache/flush_points.ts";
 import type { HistoryStatus } from "../cache/history_hold.ts";
 import type { CacheMap } from "../cache/map.ts";
+import type { MirrorStatus } from "../cache/mirror.ts";
 import type { Tunables } from "../cache/tunables.ts";
-import type { EngineStatus, OnProgress } from "../host/served.ts";
+import type { EngineStatus, MirrorAction, OnProgress } from "../host/served.ts";
 
 /** An engine that can be asked and told. */
 export interface ControlTarget {
@@ -21,6 +22,8 @@ export interface ControlTarget {
   map(): Promise<CacheMap>;
   /** Changes settings; resolves to all of them. */
   tune(settings: Partial<Tunables>): Promise<Tunables>;
+  /** See `ServedCache.mirror`. */
+  mirror(action: MirrorAction, onProgress: OnProgress): Promise<MirrorStatus>;
   /** Writes everything back, among clients. */
   drain(onProgress: OnProgress): Promise<DrainReport>;
   /** Lists the newest flush points; 0 for all of them. */

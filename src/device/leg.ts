@@ -17,6 +17,24 @@ import { type BlockDevice, type EventDevice, startsTransfers } from "./block_dev
  */
 export type LegState = "in service" | "copying" | "joining" | "dropped";
 
+/** What a leg is up to, for people. */
+export interface LegStatus {
+  /** Its path or URI. */
+  path: string;
+  /** Whether it counts; `copying` and `joining` do not count yet, `dropped` and `missing` do not any more. */
+  state: "in service" | "copying" | "joining" | "dropped" | "missing";
+  /** Why it is not in service; null while it is. */
+  reason: string | null;
+  /** Reads that failed and were answered by the other leg. */
+  readErrors: number;
+}
+
+/** A leg that is not there. */
+export interface MissingLeg {
+  name: string;
+  reason: string;
+}
+
 /** A device of a mirror, with its mark. */
 export class Leg {
   readonly device: BlockDevice;

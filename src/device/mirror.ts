@@ -18,31 +18,13 @@ import type { TransferEnd } from "../io/io.ts";
 import { type LegMark, writeLegMarks } from "../log/leg_mark.ts";
 import type { DeviceIdentity, EventDevice } from "./block_device.ts";
 import type { Copy, RedundantDevice } from "./copies.ts";
-import { Leg } from "./leg.ts";
+import { Leg, type LegStatus, type MissingLeg } from "./leg.ts";
 import { type CopyProgress, copyToLeg, type Range } from "./mirror_copy.ts";
 import { MirrorTransfers, type Turn } from "./mirror_transfers.ts";
 import { assertRange } from "./range.ts";
 
 /** How often a leg that may be away is looked at, while something is under way in it. */
 const watchMs = 250;
-
-/** What a leg is up to, for people. */
-export interface LegStatus {
-  /** Its path or URI. */
-  path: string;
-  /** Whether it counts; `copying` and `joining` do not count yet, `dropped` and `missing` do not any more. */
-  state: "in service" | "copying" | "joining" | "dropped" | "missing";
-  /** Why it is not in service; null while it is. */
-  reason: string | null;
-  /** Reads that failed and were answered by the other leg. */
-  readErrors: number;
-}
-
-/** A leg that is not there. */
-export interface MissingLeg {
-  name: string;
-  reason: string;
-}
 
 /** What a mirror is made of. */
 export interface MirrorOptions {

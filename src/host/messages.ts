@@ -17,7 +17,8 @@ import type { RecoveryReport } from "../cache/open.ts";
 import type { Tunables } from "../cache/tunables.ts";
 import type { Limits } from "../nbd/limits.ts";
 import type { ServeOptions } from "../nbd/server.ts";
-import type { EngineStatus } from "./served.ts";
+import type { MirrorStatus } from "../cache/mirror.ts";
+import type { EngineStatus, MirrorAction } from "./served.ts";
 import {
   DamageError,
   DeviceError,
@@ -32,6 +33,10 @@ import {
 export interface HostOptions {
   /** The path of the cache device. */
   cache: string;
+  /** The path or URI of its other leg. */
+  mirror?: string;
+  acceptMissingMirror?: boolean;
+  resyncMirror?: boolean;
   /** The path of the backing device. */
   backing: string;
   readOnly?: boolean;
@@ -64,6 +69,10 @@ export interface ExportOptions {
   description: string;
   /** The path of the cache device. */
   cache: string;
+  /** The path or URI of its other leg. */
+  mirror?: string;
+  acceptMissingMirror: boolean;
+  resyncMirror: boolean;
   /** The path or URI of the backing device. */
   backing: string;
   readOnly: boolean;
@@ -107,6 +116,7 @@ export type Request =
   | { ask: "status" }
   | { ask: "map" }
   | { ask: "tune"; settings: Partial<Tunables> }
+  | { ask: "mirror"; action: MirrorAction }
   | { ask: "drain" }
   | { ask: "history"; limit: number }
   | { ask: "hold"; release: boolean }
@@ -120,6 +130,7 @@ export interface Answers {
   status: EngineStatus;
   map: CacheMap;
   tune: Tunables;
+  mirror: MirrorStatus;
   drain: DrainReport;
   history: HistoryReport;
   hold: HistoryStatus;

@@ -19,7 +19,7 @@ import {
   type ToMain,
   type ToWorker,
 } from "./messages.ts";
-import type { OnProgress } from "./served.ts";
+import type { MirrorAction, OnProgress } from "./served.ts";
 
 /**
  * Never called: an import that can be seen in the program makes `deno compile` include the thread's module, which the
@@ -87,6 +87,11 @@ export class RingHost implements Started, AsyncDisposable {
   /** See `ServedCache.tune`. */
   tune(settings: Partial<Tunables>): Promise<Answers["tune"]> {
     return this.#line.ask({ ask: "tune", settings });
+  }
+
+  /** See `ServedCache.mirror`. */
+  mirror(action: MirrorAction, onProgress: OnProgress): Promise<Answers["mirror"]> {
+    return this.#line.ask({ ask: "mirror", action }, onProgress);
   }
 
   /** See `ServedCache.drain`. */

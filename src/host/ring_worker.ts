@@ -7,8 +7,7 @@
 
 import type { Cache } from "../cache/cache.ts";
 import type { Warn } from "../cache/core.ts";
-import { openCache } from "../cache/open.ts";
-import type { BlockDevice } from "../device/block_device.ts";
+import { type EngineOptions, openCache } from "../cache/open.ts";
 import { openDevice } from "../device/open.ts";
 import type { Io } from "../io/io.ts";
 import { openReactor, reactorIo } from "../io/ring/mod.ts";
@@ -43,39 +42,21 @@ let taken = 0;
 // Messages come through Deno's event loop, which is visited until the one that the wake-up announced is here.
 const wakeUp = new WakeUp(reactor, (count) => reactor.visitUntil(() => taken >= count));
 
-async function openPair(
-  options: Pick<HostOptions, "cache" | "backing" | "readOnly">,
-): Promise<{ cache: BlockDevice; backing: BlockDevice }> {
-  const write = !(options.readOnly ?? false);
-  const { clock } = reactor;
-  const cache = await openDevice(options.cache, { write, io, clock, direct: true });
-  try {
-    return { cache, backing: await openDevice(options.backing, { write, io, clock }) };
-  } catch (error) {
-    await cache.close();
-    throw error;
-  }
-}
-
 const warn: Warn = (message, level) =>
   port.postMessage({ tell: "warning", message, ...(level === undefined ? {} : { level }) });
 
 async function open(number: number, options: HostOptions | ExportOptions, warn: Warn): Promise<Cache> {
-  return await openCache({
-    ...await openPair(options),
-    ...pick(
-      options,
-      "readOnly",
-      "at",
-      "acceptDamage",
-      "acceptUnreadable",
-      "acceptChangedBacking",
-      "tunables",
-    ),
-    clock: reactor.clock,
+  const { clock } = reactor;
+  const engine: EngineOptions = {
+    ...pick(options, "cache", "mirror", "backing", "readOnly", "at", "tunables"),
+    ...pick(options, "acceptMissingMirror", "resyncMirror"),
+    ...pick(options, "acceptDamage", "acceptUnreadable", "acceptChangedBacking"),
+    openTarget: (target, write, role) => openDevice(target, { write, io, clock, direct: role === "cache" }),
+    clock,
     warn,
     onProgress: (done, total) => progressOf(number)(done, total, "recovering"),
-  });
+  };
+  return await openCache(engine);
 }
 
 async function startMany(number: number, options: ManyOptions): Promise<ManyStarted> {
@@ -119,6 +100,8 @@ async function perform(message: ToWorker): Promise<unknown> {
       return served!.map();
     case "tune":
       return served!.tune(message.settings);
+    case "mirror":
+      return await served!.mirror(message.action, progressOf(number));
     case "drain":
       return await served!.drain(progressOf(number));
     case "history":

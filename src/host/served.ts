@@ -10,6 +10,7 @@ import type { DrainReport } from "../cache/drain.ts";
 import type { HistoryReport } from "../cache/flush_points.ts";
 import type { HistoryStatus } from "../cache/history_hold.ts";
 import type { CacheMap } from "../cache/map.ts";
+import type { MirrorStatus } from "../cache/mirror.ts";
 import type { CacheStatus } from "../cache/status.ts";
 import type { Tunables } from "../cache/tunables.ts";
 import { DamageError, RefusedError } from "../errors.ts";
@@ -19,6 +20,13 @@ import { RequestLatencies } from "../nbd/request_latencies.ts";
 
 /** How far something long has come, and which part of it. */
 export type OnProgress = (done: number, total: number, phase: string) => void;
+
+/** What is to be done with the legs of a mirror. */
+export type MirrorAction =
+  /** Gives up a leg. */
+  | { do: "drop"; path: string }
+  /** Copies to a device, and takes it into service; without a path to the leg that is missing. */
+  | { do: "attach"; path?: string; force?: boolean };
 
 /** What the engine knows of itself. */
 export interface EngineStatus {
@@ -79,6 +87,28 @@ export class ServedCache {
   tune(settings: Partial<Tunables>): Tunables {
     this.cache.tune(settings);
     return { ...this.cache.tunables };
+  }
+
+  /** Gives up a leg, or takes another into service; resolves when that is done. */
+  async mirror(action: MirrorAction, onProgress: OnProgress): Promise<MirrorStatus> {
+    const { mirror } = this.cache;
+    if (mirror === undefined) {
+      throw new RefusedError(
+        `Cannot change the legs of ${this.cache.status().cache.path}: it has no mirror; drain it, and make a cache with one by ` +
+          "nbdboost format --mirror",
+      );
+    }
+    if (action.do === "drop") await mirror.drop(action.path);
+    else {
+      const missing = mirror.status().legs.find(({ state }) => state === "missing");
+      const path = action.path ?? missing?.path;
+      if (path === undefined) throw new RefusedError("Cannot bring a leg back: both are in service");
+      await mirror.attach(path, {
+        force: action.force ?? false,
+        onProgress: (done, total) => onProgress(done, total, "copying"),
+      });
+    }
+    return mirror.status();
   }
 
   /** Writes everything back, among clients. */

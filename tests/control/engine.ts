@@ -15,6 +15,7 @@ export class TestEngine implements AsyncDisposable {
       status: () => Promise.resolve(served.status()),
       map: () => Promise.resolve(served.map()),
       tune: (settings) => Promise.resolve(served.tune(settings)),
+      mirror: (action, onProgress) => this.served.mirror(action, onProgress),
       drain: (onProgress) => served.drain(onProgress),
       history: (limit) => served.history(limit),
       hold: (release) => served.hold(release),

@@ -280,6 +280,7 @@ Deno.test("ControlHandler: an engine that hangs is said to, and is no reason to 
       status: never,
       map: never,
       tune: never,
+      mirror: never,
       drain: never,
       history: never,
       hold: never,

@@ -7,7 +7,7 @@
  */
 
 import type { SeededRandom } from "../../src/random.ts";
-import { checkpointOffset } from "../../src/log/layout.ts";
+import { checkpointOffset, legMarkOffsets } from "../../src/log/layout.ts";
 import { mib } from "../../src/units.ts";
 import type { Call } from "./sim_disk.ts";
 
@@ -23,9 +23,15 @@ const sparks = [
   "opened",
   "flushed",
   "closing",
+  "leg mark",
 ] as const;
 /** See {@linkcode sparks}. */
 export type Spark = typeof sparks[number];
+
+/** What happens on a plain cache device. */
+const plainSparks = sparks.filter((spark) => spark !== "leg mark");
+/** What matters most where there are two legs. */
+export const legSparks: readonly Spark[] = ["leg mark", "leg mark", "flushed", "cache sync", "superblock"];
 
 /** Events of a life after the spark: few, or what fits into a slow call. After the beginning of a close, more. */
 const eventsLeftMax = [6, 24] as const;
@@ -38,7 +44,7 @@ export class Fuse {
   readonly #random: SeededRandom;
 
   /** `choice`: what it may wait for. */
-  constructor(random: SeededRandom, choice: readonly Spark[] = sparks) {
+  constructor(random: SeededRandom, choice: readonly Spark[] = plainSparks) {
     this.#random = random;
     this.spark = choice[random.below(choice.length)]!;
     this.#count = 1 + random.below([1, 4, 16][random.below(3)]!);
@@ -55,6 +61,7 @@ export class Fuse {
 /** What a call to a device may spark. */
 export function sparkOf(device: string, { kind, offset }: Call): Spark | undefined {
   if (kind === "read") return undefined;
+  if (device !== "backing" && legMarkOffsets.some((mark) => mark === offset)) return "leg mark";
   if (device === "mirror") return kind === "sync" ? "cache sync" : undefined;
   if (device !== "cache") return `backing ${kind}`;
   if (kind === "sync") return "cache sync";

@@ -12,6 +12,7 @@ import type { Cache } from "../../src/cache/cache.ts";
 import { DeviceError, NbdboostError } from "../../src/errors.ts";
 import type { EngineOptions } from "../../src/cache/open.ts";
 import type { SeededRandom } from "../../src/random.ts";
+import { legSparks, type Spark } from "./fuse.ts";
 import type { Coverage } from "./coverage.ts";
 import { Decay } from "./faults.ts";
 import { Medium } from "./medium.ts";
@@ -56,10 +57,17 @@ export class Legs {
   /** Legs that are handed to the cache in this life. */
   #there: SimLeg[] = [];
   #resync = false;
+  /** How many times as long as others some calls take, by device and kind. */
+  readonly slow: Readonly<Record<string, number>>;
 
   constructor(host: LegsHost, sizeBytes: number, mirrored: boolean) {
     this.#host = host;
     this.#sizeBytes = sizeBytes;
+    // Legs are seldom as fast as each other.
+    const { random } = host;
+    this.slow = mirrored && random.chance(0.4)
+      ? { [`${random.chance(0.5) ? "cache" : "mirror"} ${random.chance(0.6) ? "write" : "sync"}`]: 20 }
+      : {};
     this.#legs = ["cache", "mirror"].slice(0, mirrored ? 2 : 1).map((name) =>
       new SimLeg(new Medium(sizeBytes, name))
     );
@@ -72,6 +80,11 @@ export class Legs {
 
   get mirrored(): boolean {
     return this.#legs.length === 2;
+  }
+
+  /** What crashes wait for; undefined leaves it to chance. */
+  get sparks(): readonly Spark[] | undefined {
+    return this.mirrored && this.#host.random.chance(0.6) ? legSparks : undefined;
   }
 
   get sizeBytes(): number {
@@ -212,11 +225,8 @@ export class Legs {
     const [a, b] = this.#legs as [SimLeg, SimLeg];
     if (cache) {
       this.#look(cache);
-      for (const leg of this.#legs) leg.isCurrent = this.#serves(cache, leg) && leg.trouble === "none";
-      // What failed without anybody noticing lacks nothing that was acknowledged, but for one that fails alone.
-      if (!a.isCurrent && !b.isCurrent) {
-        for (const leg of this.#legs) leg.isCurrent = this.#serves(cache, leg);
-      }
+      // A leg that broke and is still in service has failed at nothing that was acknowledged.
+      for (const leg of this.#legs) leg.isCurrent = this.#serves(cache, leg);
     } else if (mayHaveDropped && b.isCurrent) a.isCurrent = false;
     for (const [leg, other] of [[a, b], [b, a]] as const) {
       const worthless = !leg.isCurrent && random.chance(0.1);
@@ -268,7 +278,7 @@ export class Legs {
   async trouble(cache: Cache, clock: SimClock, isOver: () => boolean): Promise<void> {
     if (!this.mirrored) return;
     const { random } = this.#host;
-    const pauseMs = [0.5, 5, 50][random.below(3)]!;
+    const pauseMs = [0.1, 0.5, 5, 50][random.below(4)]!;
     for (;;) {
       await new Promise<void>((resolve) => clock.after(pauseMs * (1 + random.below(8)), resolve));
       if (clock.stopped || isOver()) return;
@@ -283,7 +293,7 @@ export class Legs {
     const other = this.#legs.find((one) => one !== leg)!;
     const mayGo = this.#serves(cache, other) && !other.isRotten && other.trouble === "none" &&
       leg.trouble === "none";
-    if (!mayGo || random.chance(0.5)) return;
+    if (!mayGo || random.chance(0.2)) return;
     coverage.count("legs broken");
     if (random.chance(0.2)) {
       note(() => `the leg ${leg.medium.name} is given up`);

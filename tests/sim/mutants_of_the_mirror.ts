@@ -41,8 +41,8 @@ export const mutantsOfTheMirror: readonly Mutant[] = [
     why: "a leg that lacks what was flushed without it is taken into service",
     edits: [{
       file: legs,
-      find: 'if (a.claim === "together" && b.claim === "together" && isPair) {',
-      replace: "if (isPair) {",
+      find: 'if (a.claim === "together" && b.claim === "together") return',
+      replace: "if (isPair) return",
     }],
   },
   {

@@ -81,7 +81,8 @@ export class World {
   #fuse: Fuse | undefined;
   /** Something rotted since the cache was closed in order. */
   #rotten = false;
-  #mayBeDamaged = false;
+  /** Something rotted, or was read or written wrongly, at some time. */
+  mayBeDamaged = false;
 
   /** `faulty`: devices fail and rot, too. `light`: see {@linkcode drawShape}. */
   constructor(
@@ -150,8 +151,9 @@ export class World {
   }
 
   #disk(medium: Medium): SimDisk {
-    const random = this.random;
-    const { latencyMs, slow } = this.shape;
+    const { random } = this;
+    const { latencyMs } = this.shape;
+    const slow = { ...this.#legs.slow, ...this.shape.slow };
     const disk = new EventDisk({
       medium,
       clock: this.#clock,
@@ -183,11 +185,6 @@ export class World {
   /** Whether devices fail just now. */
   get isFailing(): boolean {
     return this.#faults?.active ?? false;
-  }
-
-  /** Something rotted, or was read or written wrongly, at some time. */
-  get mayBeDamaged(): boolean {
-    return this.#mayBeDamaged;
   }
 
   /** Runs events until `done` says so; false when the life ends first. */
@@ -249,9 +246,11 @@ export class World {
     this.#faults = this.shape.faulty
       ? new Faults(random, this.#legs.sizeBytes, this.shape.troubles)
       : undefined;
-    this.#fuse = random.chance(this.shape.fuses) ? new Fuse(random, this.shape.sparks) : undefined;
+    this.#fuse = random.chance(this.shape.fuses)
+      ? new Fuse(random, this.shape.sparks ?? this.#legs.sparks)
+      : undefined;
     if (this.#faults) this.coverage.count(`lives with ${this.#faults.trouble}`);
-    this.#mayBeDamaged ||= this.#faults?.damages ?? false;
+    this.mayBeDamaged ||= this.#faults?.damages ?? false;
     const outcome = await this.#session();
     if (this.#cache) this.coverage.life((this.#cache as Cache).status());
     this.#legs.stopped(this.#cache, this.shape.faulty);
@@ -290,7 +289,7 @@ export class World {
   }
 
   #noteRot(what: string): void {
-    this.#rotten = this.#mayBeDamaged = true;
+    this.#rotten = this.mayBeDamaged = true;
     this.#lastClosedInOrder = false;
     this.coverage.count(what);
   }
@@ -384,7 +383,7 @@ export class World {
       warn: (message) => {
         this.note(() => `warning: ${message}`);
         this.#legs.warned(message);
-        if (saysLoss(message) && !this.#mayBeDamaged) this.wrong(`the engine says: ${message}`);
+        if (saysLoss(message) && !this.mayBeDamaged) this.wrong(`the engine says: ${message}`);
       },
     };
   }
@@ -395,7 +394,7 @@ export class World {
     this.note(() => `opened: ${JSON.stringify(cache.recovery)}`);
     this.coverage.recovery(cache.recovery);
     checkRecovery(cache, {
-      mayBeDamaged: this.#mayBeDamaged,
+      mayBeDamaged: this.mayBeDamaged,
       closedInOrder: this.#lastClosedInOrder,
       rotten: this.#rotten,
     });
