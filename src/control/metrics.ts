@@ -194,5 +194,32 @@ export function metricsText(status: ServerStatus, engine: EngineStatus): string 
   page.counter("nbdboost_writeback_requests_total", "Requests to the backing device.", writeback.requests);
   page.counter("nbdboost_writeback_bytes_total", "Bytes written to the backing device.", bytes.writeback);
   page.counter("nbdboost_written_back_blocks_total", "Blocks written back.", blocks.writtenBack);
+  mirrorMetrics(page, status.mirror);
   return page.toString();
+}
+
+/** All of them without a mirror, too, so that one alert fits every server. */
+function mirrorMetrics(page: Page, mirror: ServerStatus["mirror"]): void {
+  const serving = mirror?.legs.filter(({ state }) => state === "in service").length ?? 0;
+  page.gauge("nbdboost_mirror_legs", "Legs of the cache device in service; 0 without a mirror.", serving);
+  page.gauge(
+    "nbdboost_mirror_missing_legs",
+    "Legs of the cache device that are not in service.",
+    mirror === null ? 0 : 2 - serving,
+  );
+  page.gauge(
+    "nbdboost_mirror_copied_bytes",
+    "Bytes copied to a new leg so far.",
+    mirror?.copy?.copiedBytes ?? 0,
+  );
+  page.gauge(
+    "nbdboost_mirror_copy_bytes",
+    "Bytes to be copied to it; 0 when none is.",
+    mirror?.copy?.totalBytes ?? 0,
+  );
+  page.counter(
+    "nbdboost_mirror_mended_blocks_total",
+    "Blocks that one leg had wrongly and got again from the other.",
+    mirror?.mendedBlocks ?? 0,
+  );
 }

@@ -275,10 +275,10 @@ export class Legs {
   }
 
   /** Breaks, gives up and replaces legs of an open cache, until the machine or `isOver` stops. */
-  async trouble(cache: Cache, clock: SimClock, isOver: () => boolean): Promise<void> {
+  async trouble(cache: Cache, clock: SimClock, latencyMs: number, isOver: () => boolean): Promise<void> {
     if (!this.mirrored) return;
     const { random } = this.#host;
-    const pauseMs = [0.1, 0.5, 5, 50][random.below(4)]!;
+    const pauseMs = latencyMs * [1, 3, 10, 100][random.below(4)]!;
     for (;;) {
       await new Promise<void>((resolve) => clock.after(pauseMs * (1 + random.below(8)), resolve));
       if (clock.stopped || isOver()) return;

@@ -246,7 +246,7 @@ export class World {
     this.#faults = this.shape.faulty
       ? new Faults(random, this.#legs.sizeBytes, this.shape.troubles)
       : undefined;
-    this.#fuse = random.chance(this.shape.fuses)
+    this.#fuse = random.chance(this.#legs.mirrored ? 0.6 : this.shape.fuses)
       ? new Fuse(random, this.shape.sparks ?? this.#legs.sparks)
       : undefined;
     if (this.#faults) this.coverage.count(`lives with ${this.#faults.trouble}`);
@@ -311,7 +311,7 @@ export class World {
     if (this.#faults) this.#faults.active = true;
     const session = new Session(this, cache);
     for (let i = 0; i < this.shape.clients; i++) session.start();
-    this.#legs.trouble(cache, this.#clock, () => session.stopping).catch((error) =>
+    this.#legs.trouble(cache, this.#clock, this.shape.latencyMs, () => session.stopping).catch((error) =>
       this.wrong(`${error.stack}`)
     );
     const { closes, lifeEvents } = this.shape;
