@@ -31,7 +31,7 @@ export type Spark = typeof sparks[number];
 /** What happens on a plain cache device. */
 const plainSparks = sparks.filter((spark) => spark !== "leg mark");
 /** What matters most where there are two legs. */
-export const legSparks: readonly Spark[] = ["leg mark", "leg mark", "flushed", "cache sync", "superblock"];
+export const legSparks: readonly Spark[] = ["leg mark", "leg mark", "leg mark", "flushed", "cache sync"];
 
 /** Events of a life after the spark: few, or what fits into a slow call. After the beginning of a close, more. */
 const eventsLeftMax = [6, 24] as const;
@@ -47,7 +47,7 @@ export class Fuse {
   constructor(random: SeededRandom, choice: readonly Spark[] = plainSparks) {
     this.#random = random;
     this.spark = choice[random.below(choice.length)]!;
-    this.#count = 1 + random.below([1, 4, 16][random.below(3)]!);
+    this.#count = 1 + random.below(this.spark === "leg mark" ? 5 : [1, 4, 16][random.below(3)]!);
   }
 
   /** Something happened. Tells how many more events this life has, if it was that. */

@@ -7,7 +7,6 @@
 import type { Mutant } from "./mutant.ts";
 
 const mirror = "src/device/mirror.ts";
-const copy = "src/device/mirror_copy.ts";
 const legs = "src/cache/legs.ts";
 
 const rule = 16;
@@ -15,18 +14,6 @@ const world = "mirrored";
 
 /** See {@linkcode Mutant}. */
 export const mutantsOfTheMirror: readonly Mutant[] = [
-  {
-    name: "stale-mark-not-awaited",
-    rule,
-    world,
-    why:
-      "a flush is acknowledged before the leg that is left says so durably; the other comes back and is believed",
-    edits: [{
-      file: mirror,
-      find: "if (!this.isWhole && !this.#saysAlone && !this.readOnly) await this.#sayAlone();",
-      replace: "if (!this.isWhole && !this.#saysAlone && !this.readOnly) this.#sayAlone().catch(() => {});",
-    }],
-  },
   {
     name: "stale-mark-not-synced",
     rule,
@@ -102,79 +89,6 @@ export const mutantsOfTheMirror: readonly Mutant[] = [
       file: mirror,
       find: '    if (leg.state === "dropped") return true;\n    const others',
       replace: "    if (this.isWhole && error) return true;\n    const others",
-    }],
-  },
-  {
-    name: "copy-misses-what-was-under-way",
-    rule,
-    world,
-    why: "a write that began before the new leg got any, and ended during the copy, is not on it",
-    edits: [{
-      file: mirror,
-      find: "    if (turn.writes > 0) await new Promise<void>((resolve) => turn.onEnd = resolve);\n",
-      replace: "",
-    }],
-  },
-  {
-    name: "copy-overtakes-writes",
-    rule,
-    world,
-    why: "what is copied lands on the new leg after a newer write to the same place",
-    edits: [{
-      file: mirror,
-      find: "if (locked && offset < locked.end && offset + length > locked.offset) await locked.done;",
-      replace: "",
-    }],
-  },
-  {
-    name: "copy-leaves-out-the-tail",
-    rule,
-    world,
-    why: "the oldest segment that is needed is not copied",
-    edits: [{
-      file: "src/cache/mirror.ts",
-      find: "const count = segmentCount - writer.freeSegments;",
-      replace: "const count = Math.max(1, segmentCount - writer.freeSegments - 1);",
-    }],
-  },
-  {
-    name: "copy-leaves-out-the-superblocks",
-    rule,
-    world,
-    why: "the new leg's superblocks are those of its former life until the next ones are written",
-    edits: [{ file: copy, find: "    else pieces.push(", replace: "    else if (at > 0) pieces.push(" }],
-  },
-  {
-    name: "new-leg-gets-no-writes",
-    rule,
-    world,
-    why: "what is written while a copy is under way is not on the new leg",
-    edits: [{
-      file: mirror,
-      find: '          if (leg.state === "dropped") return;\n',
-      replace: '          if (leg.state === "dropped" || leg.state === "copying") return;\n',
-    }],
-  },
-  {
-    name: "one-copy-read-alone",
-    rule,
-    world,
-    why: "a header that rots on one leg counts as lost, though the other has it",
-    edits: [{
-      file: "src/log/reader.ts",
-      find: "if (copy === 0 || copy >= this.copyCount) return",
-      replace: "if (copy >= 0) return",
-    }],
-  },
-  {
-    name: "newest-superblock-not-sought",
-    rule,
-    world,
-    why: "an older superblock of one leg counts, whose tail the log has overwritten",
-    edits: [{
-      file: legs,
-      find: "b.superblocks!.superblock.generation - a.superblocks!.superblock.generation",
-      replace: "a.superblocks!.superblock.generation - b.superblocks!.superblock.generation",
     }],
   },
 ];
