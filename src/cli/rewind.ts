@@ -6,7 +6,7 @@
 
 import { exitCode, RefusedError } from "../errors.ts";
 import { planRewind, rewindCache } from "./engine.ts";
-import { backingOption, cacheOption, type Command, jsonOption } from "./table.ts";
+import { backingOption, cacheOption, type Command, jsonOption, mirrorOption } from "./table.ts";
 
 /** The verb. */
 export const rewind: Command = {
@@ -20,6 +20,7 @@ export const rewind: Command = {
   destroys: "with --yes: everything that was written after the flush point, for good.",
   options: [
     cacheOption,
+    mirrorOption,
     backingOption,
     {
       name: "to",
@@ -55,8 +56,10 @@ export const rewind: Command = {
         `Rewinding ${cache} to flush point ${to} would undo ${what}, for good: add --yes to do it`,
       );
     }
+    const mirror = options.text("mirror");
     const report = await rewindCache({
       cache,
+      ...(mirror === undefined ? {} : { mirror }),
       backing: options.needed("backing"),
       to,
       warn: (message) => output.note(message),
