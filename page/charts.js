@@ -122,7 +122,7 @@ class Chart {
       {
         ...this.#size(),
         legend: { show: false },
-        padding: [10, 22, 0, 0],
+        padding: [10, 30, 0, 0],
         cursor: { y: false, drag: { x: false, y: false }, sync: { key: "all" }, points: { size: 7 } },
         scales: {
           x: { range: () => this.#view.range() },

@@ -201,8 +201,10 @@ export class Maps {
     const { head, tail, perCell, dirty, live } = this.#segments;
     const [first, end] = this.#rangeOf(cell);
     fill("--free", 1);
-    fill("--old", usedSegments(this.#segments, first, end) / (end - first));
-    fill("--live", live[cell] / 255);
+    const used = usedSegments(this.#segments, first, end);
+    fill("--old", used / (end - first));
+    // What a free segment still holds is read from there until it is used again: pale, as nothing depends on it.
+    fill("--live", live[cell] / 255, used === 0 ? 0.3 : 1);
     fill("--dirty", dirty[cell] / 255);
     if (Math.floor(tail / perCell) === cell) mark("--tail");
     if (Math.floor(head / perCell) === cell) mark("--mark");

@@ -64,7 +64,7 @@ export interface CacheMap {
     tail: number;
     /** Blocks that the backing device lacks, or has and has not made durable yet. */
     dirty: Uint8Array<ArrayBuffer>;
-    /** Newest versions of their blocks, dirty or not, which reads find here; estimated for a log of more than 32 MiB. */
+    /** Newest versions of their blocks, which reads find here, dirty or not, in free segments too; estimated for a log of more than 32 MiB. */
     live: Uint8Array<ArrayBuffer>;
   };
   /** The backing device, in the order of its addresses. */

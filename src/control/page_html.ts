@@ -970,7 +970,7 @@ export const pageHtml: string = [
   "      {",
   "        ...this.#size(),",
   "        legend: { show: false },",
-  "        padding: [10, 22, 0, 0],",
+  "        padding: [10, 30, 0, 0],",
   "        cursor: { y: false, drag: { x: false, y: false }, sync: { key: \"all\" }, points: { size: 7 } },",
   "        scales: {",
   "          x: { range: () => this.#view.range() },",
@@ -1277,8 +1277,10 @@ export const pageHtml: string = [
   "    const { head, tail, perCell, dirty, live } = this.#segments;",
   "    const [first, end] = this.#rangeOf(cell);",
   "    fill(\"--free\", 1);",
-  "    fill(\"--old\", usedSegments(this.#segments, first, end) / (end - first));",
-  "    fill(\"--live\", live[cell] / 255);",
+  "    const used = usedSegments(this.#segments, first, end);",
+  "    fill(\"--old\", used / (end - first));",
+  "    // What a free segment still holds is read from there until it is used again: pale, as nothing depends on it.",
+  "    fill(\"--live\", live[cell] / 255, used === 0 ? 0.3 : 1);",
   "    fill(\"--dirty\", dirty[cell] / 255);",
   "    if (Math.floor(tail / perCell) === cell) mark(\"--tail\");",
   "    if (Math.floor(head / perCell) === cell) mark(\"--mark\");",
@@ -1577,4 +1579,4 @@ export const pageHtml: string = [
 
 /** Its Content-Security-Policy. */
 export const pagePolicy: string =
-  "default-src 'none'; script-src 'sha256-9SZvZTg8M+12IlE4p4Qgf52nrn4dUBthrNo8NIeQCKI=' 'sha256-yol2G7DGE723uI5cY/MpJVpZYQorAdV7wIJ31GNBFK4='; style-src 'sha256-VtfTm9traQzq0a6RM1d52vQ5RVUpsbXnHXahjMIHs3U='; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+  "default-src 'none'; script-src 'sha256-9SZvZTg8M+12IlE4p4Qgf52nrn4dUBthrNo8NIeQCKI=' 'sha256-n1yoSZ3qvoUyv4TI/FqrOOAWneTskRjgPgDo97MH4UY='; style-src 'sha256-VtfTm9traQzq0a6RM1d52vQ5RVUpsbXnHXahjMIHs3U='; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
