@@ -14,6 +14,7 @@ import type { Core } from "./core.ts";
 import { type HistoryOptions, type HistoryReport, historyReport, listPoints } from "./flush_points.ts";
 import { FrozenView } from "./frozen_view.ts";
 import type { HistoryHold, HistoryStatus } from "./history_hold.ts";
+import { overwrittenError } from "./past.ts";
 import type { MarkedExtent, Volume } from "./volume.ts";
 import type { Writes } from "./writes.ts";
 
@@ -45,6 +46,7 @@ type Use = <T>(action: (parts: HistoryParts) => Promise<T>) => Promise<T>;
 
 interface SharedView {
   view: Promise<FrozenView>;
+  opened: FrozenView | undefined;
   users: number;
 }
 
@@ -115,20 +117,24 @@ export class CacheHistory {
    * @throws {RefusedError} when there is no such flush point, it cannot be had any more, or four are open already
    */
   async view(sequence: number): Promise<FrozenVolume> {
+    const { history, device } = this.#core;
+    // One that has ended may still be open.
+    if (sequence < history.floor) throw overwrittenError(device.name, sequence, history.floor);
     let shared = this.#views.get(sequence);
     if (!shared) {
       if (this.#views.size >= viewsMax) {
         throw new RefusedError(
-          `Cannot show ${this.#core.device.name} as of flush point ${sequence}: ${viewsMax} flush points are being looked at, ` +
+          `Cannot show ${device.name} as of flush point ${sequence}: ${viewsMax} flush points are being looked at, ` +
             `and no more can be; end one first`,
         );
       }
       const view = this.#next(() => FrozenView.open(this.#core, this.#present(), sequence));
-      this.#views.set(sequence, shared = { view, users: 0 });
+      this.#views.set(sequence, shared = { view, opened: undefined, users: 0 });
     }
     shared.users++;
     try {
-      return this.#share(await shared.view, shared);
+      const view = shared.opened = await shared.view;
+      return this.#share(view, shared);
     } catch (error) {
       this.#leave(sequence, shared);
       throw error;
@@ -166,7 +172,7 @@ export class CacheHistory {
   #leave(sequence: number, shared: SharedView): void {
     if (--shared.users > 0) return;
     if (this.#views.get(sequence) === shared) this.#views.delete(sequence);
-    shared.view.then((view) => view.close(), () => {});
+    shared.opened?.close();
   }
 
   /** See `Volume.knowsChangesSince`. */
@@ -202,7 +208,7 @@ export class CacheHistory {
     if (!this.#core.history.held) return;
     throw new RefusedError(
       `Cannot ${verb} ${this.#core.device.name}: its history is held, and that would end it; release it first ` +
-        `(nbdboost hold --release)`,
+        `(nbdboost hold --release; with --cache and --backing where no server runs)`,
     );
   }
 

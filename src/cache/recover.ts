@@ -152,6 +152,8 @@ function openOptions(options: RecoverOptions) {
 async function recoverToBacking(options: RecoverOptions, report: RecoverReport): Promise<void> {
   const cache = await openCache({ ...openOptions(options), acceptDamage: options.acceptLoss ?? false });
   try {
+    // Whoever carries everything to the backing wants the present, not the past.
+    await cache.history.release();
     const onProgress = (done: number, total: number) => options.onProgress?.(done, total, "draining");
     await cache.drain({ onProgress }).catch((error) => {
       if (!(error instanceof DamageError) || !options.acceptLoss) throw error;

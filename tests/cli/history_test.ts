@@ -127,6 +127,10 @@ for (const io of ["portable", "ring"]) {
         succeeded(await runHere("rewind", ...pair, "--to", to, "--yes")),
         /^rewound to flush point \d+: 1 flush points, \d+ records with 50 blocks are undone\n$/,
       );
+      const drained = await runHere("drain", ...pair);
+      assertEquals(drained.code, 3);
+      assertStringIncludes(drained.err, "hold --release");
+      assertStringIncludes((await runHere("hold", ...pair)).out, "held from sequence");
       // Undone; and history is held on, until it is released.
       const again = await ServerProcess.start([...words, "--set", "writeback=on"]);
       assertSame(await read(uri(""), 100), image(100, 1).subarray(0, 100 * blockBytes));
