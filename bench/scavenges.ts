@@ -21,7 +21,7 @@ const warmUpSeconds = 6;
 const afterSeconds = 2;
 const sizeBytes = 512 * mib;
 /** Taken by a fast client, so that the log does not fill within the measured time. */
-const logBytesPerSecond = 500 * mib;
+const logBytesPerSecond = 300 * mib;
 
 const { values } = parseArgs({
   options: {
@@ -102,7 +102,7 @@ async function measure(workspace: Workspace, seconds: number): Promise<void> {
     }
     const rate = facts.operations / (warmUpSeconds + seconds + afterSeconds);
     console.log(
-      `${within.length} collections in ${seconds} s (${all.length} in the server's life), ${
+      `collections: ${within.length} in ${seconds} s (${all.length} in the server's life), ${
         (rate / 1000).toFixed(1)
       } k IOPS, ${(cpu / (rate * seconds) * 1e6).toFixed(2)} us of CPU per write`,
     );
