@@ -25,8 +25,8 @@ import type { WriteBack } from "./writeback.ts";
 const requestBytesMin = 64 * kib;
 /** How far from a stream's end, in bytes, its next request may begin: a deep queue may come out of order. */
 const slackBytes = mib;
-/** So much may be outstanding before the engine syncs the backing by itself. */
-const outstandingBytesMax = 64 * mib;
+/** So much may be outstanding before the engine syncs the backing by itself: often would hold up the stream. */
+const outstandingBytesMax = 256 * mib;
 
 /** What has gone past the log and is not synced: whom a sync covers, and what its failure means. */
 export class Bypassed {

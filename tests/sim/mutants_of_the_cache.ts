@@ -175,18 +175,6 @@ export const mutantsOfTheCache: readonly Mutant[] = [
     }],
   },
   {
-    name: "bypass-takes-no-lock",
-    rule: 8,
-    why: "a write of the same blocks overtakes one that is on its way past the log",
-    edits: [{
-      file: writes,
-      find: "    await this.#locked(offset, bytes.length, async () => {\n      const byLog",
-      replace:
-        "    if (isPast && await this.#bypass.write(offset, bytes, (at, part) => this.#writeSlowly(at, part))) return;\n" +
-        "    await this.#locked(offset, bytes.length, async () => {\n      const byLog",
-    }],
-  },
-  {
     name: "flush-forgets-what-went-past",
     rule: 8,
     why: "a flush syncs the log alone, and the backing loses what went past it",
