@@ -39,6 +39,7 @@ export type Trouble = typeof troubles[number];
 export class Faults {
   readonly trouble: Trouble;
   readonly #random: SeededRandom;
+  readonly #unseen: boolean;
   readonly #share: number;
   readonly #logEnd: number;
   /** Calls to a device that still succeed, before it fails for good or goes away. */
@@ -50,9 +51,13 @@ export class Faults {
   /** Nothing goes wrong while false. */
   active = false;
 
-  /** `logEnd`: where the log ends on the cache device. `choice`: what the trouble may be. */
-  constructor(random: SeededRandom, logEnd: number, choice: readonly Trouble[] = troubles) {
+  /**
+   * `logEnd`: where the log ends on the cache device. `choice`: what the trouble may be. `unseen`: no page cache of the backing
+   * shows what a failed sync has dropped: it would outlive the process that knows, and nobody has what went past the log.
+   */
+  constructor(random: SeededRandom, logEnd: number, choice: readonly Trouble[] = troubles, unseen = false) {
     this.#random = random;
+    this.#unseen = unseen;
     this.trouble = choice[random.below(choice.length)]!;
     this.#share = [0.01, 0.1, 0.5][random.below(3)]!;
     this.#untilFailure = random.below(60);
@@ -119,7 +124,7 @@ export class Faults {
       return { error: error("EIO", kind) };
     }
     if (this.#is("backing sync errors") && kind === "sync" && random.chance(this.#share)) {
-      return { error: error("EIO", kind), drop: random.chance(0.7) };
+      return { error: error("EIO", kind), drop: random.chance(0.7), unseen: this.#unseen };
     }
     if (this.#is("backing full") && (kind === "write" || kind === "zero") && random.chance(this.#share)) {
       return { error: error("ENOSPC", kind) };

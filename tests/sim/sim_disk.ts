@@ -49,6 +49,8 @@ export interface Fault {
   error?: Error;
   /** A failed sync drops what was not synced (fsyncgate). */
   drop?: boolean;
+  /** What was dropped is not shown any more, either: there is no page cache. */
+  unseen?: boolean;
   /** Milliseconds more. */
   slowMs?: number;
   /** A read returns one flipped bit. */
@@ -164,7 +166,8 @@ export class SimDisk implements BlockDevice {
         throw new DeviceError("EIO", `${this.name} lost what was not synced while it was away`);
       }
       if (fault?.error) {
-        if (fault.drop) this.medium.dropUnsynced(() => this.#random.chance(0.5), this.#random.chance(0.5));
+        const keepLive = this.#random.chance(0.5) && !fault.unseen;
+        if (fault.drop) this.medium.dropUnsynced(() => this.#random.chance(0.5), keepLive);
         throw fault.error;
       }
       this.medium.settle(mark);

@@ -244,7 +244,7 @@ export class World {
     this.note(() => `life ${this.#life}, ${this.#budget} events`);
     this.#cache = undefined;
     this.#faults = this.shape.faulty
-      ? new Faults(random, this.#legs.sizeBytes, this.shape.troubles)
+      ? new Faults(random, this.#legs.sizeBytes, this.shape.troubles, this.shape.bypassBytes > 0)
       : undefined;
     this.#fuse = random.chance(this.#legs.mirrored ? 0.6 : this.shape.fuses)
       ? new Fuse(random, this.shape.sparks ?? this.#legs.sparks)
