@@ -82,9 +82,10 @@ async function cell(load: Load, logGib: number): Promise<void> {
 function describe(result: EngineResult, bareWrites: number): string {
   const { writesPerSecond, longestMs, p999Ms, dirtyShare, cacheBytesPerByte, writesPerCacheRequest } = result;
   return `${writesPerSecond.toFixed(0)} writes/s (${(writesPerSecond / bareWrites).toFixed(1)}x), ` +
-    `99.9 % within ${p999Ms.toFixed(0)} ms, longest ${longestMs.toFixed(0)} ms, dirty ${
-      dirtyShare.toFixed(2)
-    }, ` +
+    `99.9 % within ${p999Ms.toFixed(0)} ms, from empty to full within ${
+      result.fillingP999Ms.toFixed(0)
+    } ms, ` +
+    `longest ${longestMs.toFixed(0)} ms, dirty ${dirtyShare.toFixed(2)}, ` +
     `cache ${cacheBytesPerByte.toFixed(2)} B/B and ${writesPerCacheRequest.toFixed(0)} writes/request`;
 }
 

@@ -201,8 +201,7 @@ async function onServer<T>(
     ...["run", "-A", "cli.ts", "serve", ...devices],
     ...["--listen", `nbd+unix:///?socket=${directory}/socket`],
   ]);
-  // Nobody reads what it says, but it must not wait for that either.
-  server.stderr.pipeTo(new WritableStream()).catch(() => {});
+  server.stderr.pipeTo(Deno.stderr.writable, { preventClose: true }).catch(() => {});
   try {
     await untilReady(server.stdout);
     return await body();
@@ -237,8 +236,8 @@ async function fio(args: string[]): Promise<Row> {
     ...[`--size=${Math.min(slowBytes, options.cacheBytes)}`, ...args],
   ]);
   const { success, stdout, stderr } = await child.output();
-  if (!success) throw new Error(`fio failed: ${new TextDecoder().decode(stderr)}`);
   const text = new TextDecoder().decode(stdout);
+  if (!success) throw new Error(`fio failed: ${new TextDecoder().decode(stderr)}\n${text.slice(0, 1000)}`);
   const { bw_bytes, clat_ns } = JSON.parse(text.slice(text.indexOf("{"))).jobs[0].write;
   return {
     bytesPerSecond: bw_bytes,
