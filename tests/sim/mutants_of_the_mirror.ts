@@ -15,6 +15,18 @@ const world = "mirrored";
 /** See {@linkcode Mutant}. */
 export const mutantsOfTheMirror: readonly Mutant[] = [
   {
+    name: "stale-mark-not-awaited",
+    rule,
+    world,
+    why:
+      "a flush is acknowledged before the leg that is left says so durably; the other comes back and is believed",
+    edits: [{
+      file: mirror,
+      find: "if (!this.isWhole && !this.#saysAlone && !this.readOnly) await this.#sayAlone();",
+      replace: "if (!this.isWhole && !this.#saysAlone && !this.readOnly) this.#sayAlone().catch(() => {});",
+    }],
+  },
+  {
     name: "stale-mark-not-synced",
     rule,
     world,
@@ -89,6 +101,28 @@ export const mutantsOfTheMirror: readonly Mutant[] = [
       file: mirror,
       find: '    if (leg.state === "dropped") return true;\n    const others',
       replace: "    if (this.isWhole && error) return true;\n    const others",
+    }],
+  },
+  {
+    name: "copy-leaves-out-the-tail",
+    rule,
+    world,
+    why: "the oldest segment that is needed is not copied",
+    edits: [{
+      file: "src/cache/mirror.ts",
+      find: "const count = segmentCount - writer.freeSegments;",
+      replace: "const count = Math.max(1, segmentCount - writer.freeSegments - 1);",
+    }],
+  },
+  {
+    name: "new-leg-gets-no-writes",
+    rule,
+    world,
+    why: "what is written while a copy is under way is not on the new leg",
+    edits: [{
+      file: mirror,
+      find: '          if (leg.state === "dropped") return;\n',
+      replace: '          if (leg.state === "dropped" || leg.state === "copying") return;\n',
     }],
   },
 ];
