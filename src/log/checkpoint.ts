@@ -7,6 +7,7 @@
  */
 
 import type { BlockDevice } from "../device/block_device.ts";
+import { copiesOf } from "../device/copies.ts";
 import { DeviceError } from "../errors.ts";
 import { blockBytes } from "../units.ts";
 import { crc32c } from "../wasm/crc32c.ts";
@@ -58,10 +59,26 @@ export async function writeCheckpoint(
 export async function readCheckpoint(
   device: BlockDevice,
   superblock: Superblock,
-): Promise<{ bits: SlotBits | undefined; problem: string | undefined }> {
+): Promise<Found> {
   if (!superblock.clean) return { bits: undefined, problem: undefined };
+  let problem: string | undefined;
+  for (const copy of copiesOf(device)) {
+    const found = await readCopy(copy, superblock);
+    if (found.bits !== undefined) return found;
+    problem ??= found.problem;
+  }
+  return { bits: undefined, problem };
+}
+
+/** A checkpoint that can be used, or why there is none. */
+interface Found {
+  bits: SlotBits | undefined;
+  problem: string | undefined;
+}
+
+async function readCopy(copy: Pick<BlockDevice, "read">, superblock: Superblock): Promise<Found> {
   try {
-    return await readCheckpointOf(device, superblock);
+    return await decodeCopy(copy, superblock);
   } catch (error) {
     if (!(error instanceof DeviceError) || error.code !== "EIO") throw error;
     return {
@@ -71,12 +88,9 @@ export async function readCheckpoint(
   }
 }
 
-async function readCheckpointOf(
-  device: BlockDevice,
-  superblock: Superblock,
-): Promise<{ bits: SlotBits | undefined; problem: string | undefined }> {
+async function decodeCopy(copy: Pick<BlockDevice, "read">, superblock: Superblock): Promise<Found> {
   const header = new Uint8Array(blockBytes);
-  await device.read(checkpointOffset, header);
+  await copy.read(checkpointOffset, header);
   const view = viewOf(header);
   const unusable = (why: string) => ({
     bits: undefined,
@@ -93,7 +107,7 @@ async function readCheckpointOf(
     getU64(view, field.slotCount) === superblock.geometry.slotCount;
   if (!fits) return unusable("belongs to another close");
   const bits = emptySlotBits(superblock.geometry);
-  await device.read(checkpointOffset + blockBytes, bits.bytes);
+  await copy.read(checkpointOffset + blockBytes, bits.bytes);
   if (crc32c(bits.bytes) !== view.getUint32(field.bitmapCrc, true)) {
     return unusable("does not match its checksum");
   }

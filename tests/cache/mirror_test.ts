@@ -4,7 +4,7 @@ import { formatDevices } from "../../src/cache/format.ts";
 import { type EngineOptions, openCache } from "../../src/cache/open.ts";
 import { DeviceError, RefusedError } from "../../src/errors.ts";
 import { readLegMark } from "../../src/log/leg_mark.ts";
-import { legMarkOffsets, superblockOffsets } from "../../src/log/layout.ts";
+import { checkpointOffset, legMarkOffsets, superblockOffsets } from "../../src/log/layout.ts";
 import { SeededRandom } from "../../src/random.ts";
 import { blockBytes, mib } from "../../src/units.ts";
 import { assert, assertEquals, assertRejects } from "../assert.ts";
@@ -338,4 +338,20 @@ Deno.test("mirror: headers and superblocks that one leg has lost are taken from 
   assertEquals(third.recovery.gaps, []);
   for (let i = 0; i < 3; i++) assertEquals(await read(third, i), i + 1);
   await third.close();
+});
+
+Deno.test("mirror: a checkpoint that one leg has wrongly is taken from the other", async () => {
+  for (const leg of ["a", "b"] as const) {
+    const pair = await new Pair().format();
+    const cache = await pair.open();
+    for (let i = 0; i < 3; i++) await cache.write(i * blockBytes, block(i + 1), { fua: true });
+    await cache.drain();
+    await cache.write(0, block(9));
+    await cache.close();
+    pair[leg].flip(checkpointOffset + 100);
+    const again = await pair.open();
+    assertEquals(again.status().cache.dirtyBlocks, 1, "only what the drain did not write back");
+    assertEquals(pair.warnings.filter((text) => text.includes("checkpoint")), []);
+    await again.close();
+  }
 });

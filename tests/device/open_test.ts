@@ -55,12 +55,6 @@ Deno.test("openDevice: an NBD URI that cannot be meant is refused before anythin
   for (const uri of ["nbd:host", "nbd+vsock://2/"]) {
     await assertRejects(() => openDevice(uri, { write: true }), UsageError, "is not an NBD URI");
   }
-  for (const scheme of ["nbds", "nbds+unix"]) {
-    const uri = `${scheme}://${scheme === "nbds" ? "host" : ""}/export?${
-      scheme === "nbds" ? "" : "socket=s"
-    }`;
-    await assertRefused(uri, UsageError, "it asks for TLS");
-  }
 });
 
 Deno.test("openDevice: refuses sizes that no device has", () =>
