@@ -30,6 +30,7 @@ export const history: Command = {
     {
       name: "limit",
       kind: "number",
+      mayBeZero: true,
       value: "N",
       standard: "100",
       summary: "list the newest N flush points; 0 for all",

@@ -27,6 +27,8 @@ export interface OptionSpec {
   readonly required?: boolean;
   /** May be given several times. */
   readonly repeatable?: boolean;
+  /** A `number` may be 0, too. */
+  readonly mayBeZero?: boolean;
   /** The values that a `choice` takes. */
   readonly choices?: readonly string[];
   /** What holds when it is not given, as the help says it. */
@@ -161,7 +163,10 @@ export function parseOption(spec: OptionSpec, text: string): string | number {
     }
     case "number": {
       const value = Number(text);
-      if (!/^\d+(\.\d+)?$/.test(text) || value <= 0) throw wrong("a number above 0");
+      const { mayBeZero = false } = spec;
+      if (!/^\d+(\.\d+)?$/.test(text) || (value === 0 && !mayBeZero)) {
+        throw wrong(mayBeZero ? "a number, 0 or more" : "a number above 0");
+      }
       return value;
     }
     case "choice": {
