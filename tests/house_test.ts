@@ -135,3 +135,12 @@ Deno.test("version: src/version.ts and deno.json agree", () => {
   const config = JSON.parse(files.find(({ path }) => path === "deno.json")!.text);
   assertEquals(version, config.version);
 });
+
+Deno.test("deno task test: names every directory with tests but that of the kill test", () => {
+  // With --doc, Deno's --ignore leaves nothing out.
+  const config = JSON.parse(files.find(({ path }) => path === "deno.json")!.text);
+  const named = config.tasks.test.command.split(" ").filter((word: string) => word.startsWith("tests/"));
+  const found = files.filter(({ path }) => path.startsWith("tests/") && path.endsWith("_test.ts"))
+    .map(({ path }) => path.split("/").slice(0, 2).join("/"));
+  assertEquals(named.sort(), [...new Set(found)].filter((path) => path !== "tests/crash").sort());
+});

@@ -15,8 +15,6 @@ import type { LogWriter } from "../log/writer.ts";
 const idleMs = 10;
 /** The same while the open record holds something. */
 const fillingMs = 2000;
-/** While something always has been, it looks less and less often: a look costs a timer. */
-const lookMsMax = 160;
 
 /** Watches for idleness. */
 export class IdleMark {
@@ -27,7 +25,6 @@ export class IdleMark {
   /** What was sealed, and when that was seen. */
   #sealed = 0;
   #sealedMs = 0;
-  #waitMs = idleMs;
   #stopped = false;
 
   constructor(clock: Clock, writer: LogWriter, store: SuperblockStore) {
@@ -43,18 +40,14 @@ export class IdleMark {
     }
     this.#sealed = this.#writer.sealedSequence;
     this.#sealedMs = this.#clock.monotonicMs();
-    this.#cancel = this.#clock.after(this.#waitMs, this.#look);
+    this.#cancel = this.#clock.after(idleMs, this.#look);
   }
 
   readonly #look = (): void => {
     this.#cancel = undefined;
     if (this.#stopped || this.#writer.failure) return;
     // A sync that takes long is not idleness: a client waits for it, and would for this write, too.
-    if (this.#writer.sealedSequence !== this.#sealed || this.#writer.isWriting) {
-      this.#waitMs = Math.min(this.#waitMs * 2, lookMsMax);
-      return this.noteProgress();
-    }
-    this.#waitMs = idleMs;
+    if (this.#writer.sealedSequence !== this.#sealed || this.#writer.isWriting) return this.noteProgress();
     if (this.#writer.openHasEntries && this.#clock.monotonicMs() - this.#sealedMs < fillingMs) {
       this.#cancel = this.#clock.after(idleMs, this.#look);
     } else this.#store.writeMark().catch(() => {});

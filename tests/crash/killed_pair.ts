@@ -19,6 +19,8 @@ export const killedBackingBytes = 24 * mib + 1536;
 /** What the client has done at least when its server is killed, in full work. */
 const writesMin = 400;
 const flushesMin = 12;
+/** More than is written before the kill, also on a fast machine: a full log would be written back. */
+const cacheBytes = 128 * mib;
 const pollMs = 5;
 
 /** A cache and its backing, as paths and as options of the command line. */
@@ -39,7 +41,7 @@ export async function makeKilledPair(temp: Temp, seed: number): Promise<PathPair
     "format",
     ...made.pair,
     "--cache-size",
-    `${16 * mib}`,
+    `${cacheBytes}`,
     "--segment-size",
     `${128 * kib}`,
   );
@@ -99,8 +101,11 @@ export async function hashPair({ cache, backing }: PathPair): Promise<string[]> 
   }));
 }
 
-/** A place in the log that holds the only copy of a whole block, before the durable mark. */
-export async function findDirtyBlock(cache: string): Promise<{ block: number; offset: number }> {
+/** A place in the log, before the durable mark, that holds a whole block for which `isWanted`. */
+export async function findDirtyBlock(
+  cache: string,
+  isWanted: (block: number) => boolean,
+): Promise<{ block: number; offset: number }> {
   const device = await openDevice(cache, { write: false });
   try {
     const { records, versions: { kernels }, walk, superblock } = await scanCache(device);
@@ -110,6 +115,7 @@ export async function findDirtyBlock(cache: string): Promise<{ block: number; of
         const block = kernels.reverse[slot]!;
         if (kernels.indexGet(block) !== slot || !kernels.dirty.test(block)) continue;
         if (kernels.masks[slot] !== fullMask || (block + 1) * blockBytes > killedBackingBytes) continue;
+        if (!isWanted(block)) continue;
         return { block, offset: superblock.geometry.logOffset + slot * blockBytes };
       }
     }
