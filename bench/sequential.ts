@@ -12,12 +12,11 @@
  */
 
 import { availableParallelism, cpus } from "node:os";
+import { group, inGroup, output, whatIsMissing } from "./throttled.ts";
 
 const slowBytesPerSecond = 120_000_000;
 const fastBytesPerSecond = 266_000_000;
 const bar = 0.95;
-/** The limits of the root group hold for everybody, the kernel's own threads too. */
-const group = "/sys/fs/cgroup/blkio";
 
 interface Row {
   bytesPerSecond: number;
@@ -27,7 +26,7 @@ interface Row {
 }
 
 const options = parse(Deno.args);
-const missing = await whatIsMissing();
+const missing = await whatIsMissing("blkio.throttle.write_bps_device");
 if (missing) {
   console.log(`SKIPPED: ${missing}`);
   Deno.exit(0);
@@ -171,36 +170,6 @@ async function untilReady(stdout: ReadableStream<Uint8Array>): Promise<void> {
     if (/^ready$/m.test(text)) return;
   }
   throw new Error(`the server ended before it was ready: ${text}`);
-}
-
-/** Starts a command in the group whose I/O is throttled. */
-function inGroup(command: string, args: string[]): Deno.ChildProcess {
-  const script = `echo $$ > ${group}/cgroup.procs && exec "$0" "$@"`;
-  const all = ["-c", script, command, ...args];
-  return new Deno.Command("sh", { args: all, stdout: "piped", stderr: "piped" }).spawn();
-}
-
-async function output(command: string, args: string[]): Promise<string> {
-  const { success, stdout, stderr } = await new Deno.Command(command, { args }).output();
-  if (!success) throw new Error(`${command} ${args.join(" ")} failed: ${new TextDecoder().decode(stderr)}`);
-  return new TextDecoder().decode(stdout);
-}
-
-async function whatIsMissing(): Promise<string | undefined> {
-  if (Deno.build.os !== "linux" || Deno.uid() !== 0) return "loop devices and throttles need Linux and root";
-  try {
-    await Deno.stat(`${group}/blkio.throttle.write_bps_device`);
-  } catch {
-    return `there is no blkio controller of cgroup v1 at ${group}`;
-  }
-  for (const command of ["fio", "losetup"]) {
-    try {
-      await output(command, ["--version"]);
-    } catch {
-      return `${command} is not installed`;
-    }
-  }
-  return undefined;
 }
 
 function parse(args: string[]) {

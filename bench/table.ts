@@ -22,6 +22,7 @@
  */
 
 import { availableParallelism, cpus } from "node:os";
+import { group, inGroup, output, whatIsMissing } from "./throttled.ts";
 
 /** What the throttle makes of the devices; the figures of the published table. */
 const slowWritesPerSecond = 226;
@@ -30,7 +31,6 @@ const fastBytesPerSecond = 266_000_000;
 const slowBytes = 2 * 1024 ** 3;
 /** The log of rows G and H. */
 const smallBytes = 65 * 1024 ** 2;
-const group = "/sys/fs/cgroup/blkio";
 
 /** What a row measured. */
 interface Row {
@@ -40,7 +40,7 @@ interface Row {
 }
 
 const options = parse(Deno.args);
-const missing = await whatIsMissing();
+const missing = await whatIsMissing("blkio.throttle.write_iops_device");
 if (missing) {
   console.log(`SKIPPED: ${missing}`);
   Deno.exit(0);
@@ -244,36 +244,6 @@ async function fio(args: string[]): Promise<Row> {
     p999Ms: (clat_ns.percentile?.["99.900000"] ?? 0) / 1e6,
     longestMs: clat_ns.max / 1e6,
   };
-}
-
-/** Starts a command in the group whose I/O is throttled. */
-function inGroup(command: string, args: string[]): Deno.ChildProcess {
-  const script = `echo $$ > ${group}/cgroup.procs && exec "$0" "$@"`;
-  return new Deno.Command("sh", { args: ["-c", script, command, ...args], stdout: "piped", stderr: "piped" })
-    .spawn();
-}
-
-async function output(command: string, args: string[]): Promise<string> {
-  const { success, stdout, stderr } = await new Deno.Command(command, { args }).output();
-  if (!success) throw new Error(`${command} ${args.join(" ")} failed: ${new TextDecoder().decode(stderr)}`);
-  return new TextDecoder().decode(stdout);
-}
-
-async function whatIsMissing(): Promise<string | undefined> {
-  if (Deno.build.os !== "linux" || Deno.uid() !== 0) return "loop devices and throttles need Linux and root";
-  try {
-    await Deno.stat(`${group}/blkio.throttle.write_iops_device`);
-  } catch {
-    return `there is no blkio controller of cgroup v1 at ${group}`;
-  }
-  for (const command of ["fio", "losetup"]) {
-    try {
-      await output(command, ["--version"]);
-    } catch {
-      return `${command} is not installed`;
-    }
-  }
-  return undefined;
 }
 
 function parse(args: string[]) {
