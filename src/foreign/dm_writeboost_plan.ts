@@ -51,6 +51,8 @@ export class SectorMasks {
     const gaps: ByteRange[] = [];
     let end = 0;
     for (const { offset, length } of this.ranges()) {
+      // A damaged number may name a block far behind the device's end.
+      if (offset >= sizeBytes) break;
       if (offset > end) gaps.push({ offset: end, length: offset - end });
       end = offset + length;
     }

@@ -45,6 +45,12 @@ async function recover(
     throw error;
   });
   assertEquals(cache.changes, 0, "the cache device was written to");
+  for (const { offset, length } of report.suspectRanges) {
+    assert(
+      offset + length <= backing.bytes.length,
+      `suspect ${offset} + ${length} is behind the backing device's end`,
+    );
+  }
   const listed = new Set<number>();
   for (const { offset, length } of [...report.lostRanges, ...report.tornRanges, ...report.suspectRanges]) {
     for (let at = offset; at < offset + length; at += sectorBytes) listed.add(at / sectorBytes);
@@ -52,8 +58,11 @@ async function recover(
   return { report, listed, tags: tagsOf(backing.bytes) };
 }
 
-/** Caches that were recovered wrongly once: segments up to the damaged one had been written back. */
-const examples: [number][] = [[735321872], [742136346], [2007882245], [696288796]];
+/**
+ * Caches that were recovered wrongly once: segments up to the damaged one had been written back; with the last one, a damaged
+ * number named a block far behind the backing device's end, and all the space up to there was listed.
+ */
+const examples: [number][] = [[735321872], [742136346], [2007882245], [696288796], [1629730773]];
 
 const seeds = fc.integer({ min: 0, max: 0x7fff_ffff });
 
@@ -178,7 +187,7 @@ Deno.test("recoverDmWriteboost: several damages at once never crash it, and what
         );
       }
     }),
-    { numRuns: runs },
+    { numRuns: runs, examples },
   );
 });
 
