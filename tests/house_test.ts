@@ -98,6 +98,11 @@ Deno.test("house: the cache knows neither the server nor the command line", () =
   assertEquals(found, []);
 });
 
+Deno.test("house: properties take their seed from one place", () => {
+  const found = scripts.filter((file) => specifiers(file).includes("fast-check")).map(({ path }) => path);
+  assertEquals(found, ["tests/property.ts"]);
+});
+
 Deno.test("house: no hand-written file is longer than its limit", () => {
   const found = scripts.filter(({ path }) => !generated.has(path)).flatMap(({ path, text }) => {
     const lines = text.split("\n").length - 1;

@@ -1,6 +1,6 @@
 /** Histograms against sorted lists, and rates. @module */
 
-import fc from "fast-check";
+import fc from "./property.ts";
 import { Rate } from "../src/cache/statistics.ts";
 import { Latency, latencyAtMost, latencyQuantile } from "../src/latency.ts";
 import { assert, assertAlmostEquals, assertEquals } from "./assert.ts";

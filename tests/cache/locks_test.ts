@@ -1,6 +1,6 @@
 // Why: two partial writes that merge with the same old version at once lose one of the two; a lock that is granted to nobody
 // hangs a client.
-import fc from "fast-check";
+import fc from "../property.ts";
 import { RangeLocks } from "../../src/cache/locks.ts";
 import { assertEquals } from "../assert.ts";
 

@@ -6,7 +6,7 @@
  * @module
  */
 
-import fc from "fast-check";
+import fc from "../property.ts";
 import type { Cache } from "../../src/cache/cache.ts";
 import { assert, assertEquals } from "../assert.ts";
 import { Machine } from "../sim/machine.ts";

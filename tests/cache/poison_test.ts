@@ -1,5 +1,5 @@
 // Why: a sector that is lost and not remembered is read as stale data, one that is remembered too long is an error for nothing.
-import fc from "fast-check";
+import fc from "../property.ts";
 import { BlockSet } from "../../src/cache/block_set.ts";
 import { Poison } from "../../src/cache/poison.ts";
 import { fullMask } from "../../src/units.ts";

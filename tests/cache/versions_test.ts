@@ -1,6 +1,6 @@
 // Why: `live` and `supersededBy` alone decide when the tail throws log away. A counter that is one too low loses data, one too
 // high holds the log for ever. So after any sequence of operations they are compared with a count from scratch.
-import fc from "fast-check";
+import fc from "../property.ts";
 import { Versions } from "../../src/cache/versions.ts";
 import { carriesBlock, entryKind } from "../../src/log/layout.ts";
 import { Segments } from "../../src/log/segments.ts";

@@ -5,7 +5,7 @@
  * @module
  */
 
-import fc from "fast-check";
+import fc from "../property.ts";
 import { DamageError, RefusedError } from "../../mod.ts";
 import { recoverDmWriteboost } from "../../src/foreign/dm_writeboost.ts";
 import { slotOffset } from "../../src/foreign/dm_writeboost_layout.ts";

@@ -1,6 +1,6 @@
 // Why: what the codec accepts is taken for the truth by recovery. So what was written comes back as it was, no single
 // flipped bit is taken for a header, and nothing that a device may hold makes a decoder throw.
-import fc from "fast-check";
+import fc from "../property.ts";
 import { MemoryDevice } from "../../src/device/memory.ts";
 import { emptySlotBits, readCheckpoint, writeCheckpoint } from "../../src/log/checkpoint.ts";
 import {

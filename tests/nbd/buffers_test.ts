@@ -1,4 +1,4 @@
-import fc from "fast-check";
+import fc from "../property.ts";
 import { InputBuffer } from "../../src/nbd/input_buffer.ts";
 import { OutputBuffer } from "../../src/nbd/output_buffer.ts";
 import { pack } from "./wire.ts";

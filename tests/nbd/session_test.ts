@@ -1,4 +1,4 @@
-import fc from "fast-check";
+import fc from "../property.ts";
 import { defaultLimits } from "../../src/nbd/limits.ts";
 import type { RequestKind } from "../../src/nbd/statistics.ts";
 import { Gate, MemoryVolume } from "./memory_volume.ts";

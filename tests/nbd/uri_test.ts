@@ -1,4 +1,4 @@
-import fc from "fast-check";
+import fc from "../property.ts";
 import { UsageError } from "../../src/errors.ts";
 import type { SocketAddress } from "../../src/io/io.ts";
 import { formatNbdUri, isNbdUri, parseNbdUri } from "../../src/nbd/uri.ts";

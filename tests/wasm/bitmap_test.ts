@@ -5,7 +5,7 @@
  * @module
  */
 
-import fc from "fast-check";
+import fc from "../property.ts";
 import { AssertionError } from "../../src/errors.ts";
 import type { Bitmap } from "../../src/wasm/kernels.ts";
 import { assertEquals, assertThrows } from "../assert.ts";

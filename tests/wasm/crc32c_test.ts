@@ -6,7 +6,7 @@
  * @module
  */
 
-import fc from "fast-check";
+import fc from "../property.ts";
 import { SeededRandom } from "../../src/random.ts";
 import { blockBytes } from "../../src/units.ts";
 import { crc32c } from "../../src/wasm/crc32c.ts";

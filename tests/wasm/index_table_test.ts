@@ -4,7 +4,7 @@
  * @module
  */
 
-import fc from "fast-check";
+import fc from "../property.ts";
 import { SeededRandom } from "../../src/random.ts";
 import { noSlot } from "../../src/wasm/kernels.ts";
 import { assert, assertEquals } from "../assert.ts";

@@ -1,4 +1,4 @@
-import fc from "fast-check";
+import fc from "../property.ts";
 import { entryKind, recordDataMax, recordEntriesMax, recordField } from "../../src/log/layout.ts";
 import { SeededRandom } from "../../src/random.ts";
 import { blockBytes } from "../../src/units.ts";

@@ -1,4 +1,4 @@
-import fc from "fast-check";
+import fc from "../property.ts";
 import { SeededRandom } from "../../src/random.ts";
 import { assertEquals } from "../assert.ts";
 import { smallKernels } from "./small_kernels.ts";

@@ -1,6 +1,6 @@
 /** Servers that are old, foreign, or lie: nothing they say makes the client hang, or take bytes for what they are not. */
 
-import fc from "fast-check";
+import fc from "../../property.ts";
 import { Coverage } from "../../../src/device/nbd_client/coverage.ts";
 import { openDevice } from "../../../src/device/open.ts";
 import { DeviceError, NbdboostError } from "../../../src/errors.ts";

@@ -1,6 +1,6 @@
 /** Hostile clients: they cost themselves their connection and nobody else anything. `deno task fuzz` does it for longer. */
 
-import fc from "fast-check";
+import fc from "../../property.ts";
 import type { Io } from "../../../src/io/io.ts";
 import { portableIo } from "../../../src/io/portable.ts";
 import { ringIo } from "../../../src/io/ring/mod.ts";
