@@ -14,6 +14,7 @@ import { probeRing } from "../io/ring/mod.ts";
 import { formatSeconds, gib, mib } from "../units.ts";
 import { type Output, tableLines } from "./output.ts";
 import { StopSignal } from "./process.ts";
+import { refuseToReplace } from "./side_file.ts";
 import type { Command, Options } from "./table.ts";
 
 const roundsStandard = 5;
@@ -191,6 +192,10 @@ function readOptions(options: Options, output: Output): LabOptions {
 }
 
 async function runBench(options: Options, output: Output): Promise<number> {
+  const file = options.text("json");
+  if (file !== undefined) {
+    refuseToReplace(file, { option: "--json", kind: "the figures", pattern: /^\{/, stream: true });
+  }
   const labOptions = readOptions(options, output);
   if (!isInstalled("fio")) {
     throw new NbdboostError(
@@ -216,7 +221,6 @@ async function runBench(options: Options, output: Output): Promise<number> {
     if (stop.seen) await interrupted;
     throw error;
   }
-  const file = options.text("json");
   if (file !== undefined) await Deno.writeTextFile(file, JSON.stringify(result, null, 2) + "\n");
   printResult(labOptions, result, output);
   return result.failed.length > 0 ? exitCode.failed : exitCode.done;

@@ -20,6 +20,7 @@ import {
   makeRuntimeFolder,
   parseControlAddress,
 } from "./control_address.ts";
+import { refuseToReplace } from "./side_file.ts";
 
 /** Only the owner of the server may use its socket or read its token. */
 const ownerOnly = 0o600;
@@ -174,6 +175,7 @@ function writeToken(path: string): string {
   const bytes = new Uint8Array(tokenBytes);
   systemRandom(bytes);
   const token = bytes.toHex();
+  refuseToReplace(path, { option: "--token-file", kind: "the token", pattern: /^[0-9a-f]{48}\s*$/ });
   try {
     // Never into a file that was there: its mode, or whoever has it open, would give the token away.
     try {
@@ -185,9 +187,7 @@ function writeToken(path: string): string {
   } catch (cause) {
     throw new NbdboostError(
       `Cannot write the token to ${path}: ${(cause as Error).message}; name another by --token-file`,
-      {
-        cause,
-      },
+      { cause },
     );
   }
   return token;

@@ -9,6 +9,7 @@ import { assumeOption, inspectForeign, isForeign } from "./dm_writeboost.ts";
 import { inspectCache } from "./engine.ts";
 import { logDrawing } from "./log_drawing.ts";
 import { logPicture } from "./log_picture.ts";
+import { refuseToReplace } from "./side_file.ts";
 import { cacheOption, type Command, jsonOption, mirrorOption } from "./table.ts";
 
 /** The verb. */
@@ -19,7 +20,8 @@ export const inspect: Command = {
     "Prints the state of the cache, its geometry, the backing device that it belongs to, and a drawing of the log: a " +
     "map of all segments, and a strip of blocks for each one in use; with --records also each record. It does not verify " +
     "data; check does. Reads caches of dm-writeboost, too.",
-  destroys: "nothing; it only reads. With --svg it replaces FILE.",
+  destroys:
+    "nothing; it only reads. With --svg it replaces FILE if that is an older picture, and nothing else.",
   options: [
     cacheOption,
     mirrorOption,
@@ -71,9 +73,13 @@ export const inspect: Command = {
 };
 
 function writePicture(path: string, text: string): void {
+  refuseToReplace(path, { option: "--svg", kind: "the picture", pattern: /^<(svg|\?xml)\b/, stream: true });
   try {
     Deno.writeTextFileSync(path, text);
   } catch (cause) {
-    throw new NbdboostError(`Cannot write the picture to ${path}: ${(cause as Error).message}`, { cause });
+    throw new NbdboostError(
+      `Cannot write the picture to --svg ${path}: ${(cause as Error).message}; name another file`,
+      { cause },
+    );
   }
 }

@@ -6,6 +6,7 @@
  * @module
  */
 
+import { NbdboostError } from "../errors.ts";
 import { formatSize } from "../units.ts";
 import { Progress } from "./progress.ts";
 
@@ -32,10 +33,29 @@ function writeAll(stream: { writeSync(bytes: Uint8Array): number }, text: string
 
 const columnsWhenUnknown = 80;
 
-/** The process's own stdout and stderr. Written synchronously: what was printed survives an abrupt end. */
+/**
+ * The process's own stdout and stderr. Written synchronously: what was printed survives an abrupt end. What cannot be told on
+ * stderr, as its reader is gone or its disk full, is not told: a server lives on without its log.
+ */
 export const systemTerminal: Terminal = {
-  out: (text) => writeAll(Deno.stdout, text),
-  err: (text) => writeAll(Deno.stderr, text),
+  out(text) {
+    try {
+      writeAll(Deno.stdout, text);
+    } catch (cause) {
+      if (cause instanceof Deno.errors.BrokenPipe) throw cause;
+      throw new NbdboostError(
+        `Cannot write to standard output: ${(cause as Error).message}; give it room, or send it elsewhere`,
+        { cause },
+      );
+    }
+  },
+  err(text) {
+    try {
+      writeAll(Deno.stderr, text);
+    } catch {
+      // There is nowhere to say so.
+    }
+  },
   get interactive() {
     return Deno.stderr.isTerminal();
   },

@@ -7,6 +7,7 @@
 
 import { type Clock, systemClock } from "../clock.ts";
 import { NbdboostError } from "../errors.ts";
+import { refuseToReplace } from "./side_file.ts";
 
 /**
  * Signals this close together are one: a terminal's Ctrl-C reaches both the process and whatever started it, which
@@ -56,17 +57,23 @@ export class StopSignal {
 
 /** Writes this process's id to `path`; the returned function takes the file away again. */
 export function writePidFile(path: string): () => void {
+  refuseToReplace(path, { option: "--pid-file", kind: "the process id", pattern: /^\d{1,10}\s*$/ });
+  const text = `${Deno.pid}\n`;
   try {
-    Deno.writeTextFileSync(path, `${Deno.pid}\n`);
+    Deno.writeTextFileSync(path, text);
   } catch (cause) {
     throw new NbdboostError(
-      `Cannot write the process id to --pid-file ${path}: ${(cause as Error).message}.`,
+      `Cannot write the process id to --pid-file ${path}: ${
+        (cause as Error).message
+      }; name a file in a directory that ` +
+        `exists and may be written to`,
       { cause },
     );
   }
   return () => {
     try {
-      Deno.removeSync(path);
+      // A server that was started meanwhile may have written its own.
+      if (Deno.readTextFileSync(path) === text) Deno.removeSync(path);
     } catch {
       // Somebody else took it away; the aim is reached.
     }
