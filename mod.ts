@@ -88,6 +88,7 @@ export {
   type Observer,
   type RequestKind,
   serve,
+  type ServedExport,
   type ServeOptions,
   type Server,
   type Statistics,

@@ -4,40 +4,32 @@
  * @module
  */
 
-import type { DrainReport } from "../cache/drain.ts";
-import type { HistoryReport } from "../cache/flush_points.ts";
-import type { HistoryStatus } from "../cache/history_hold.ts";
-import type { CacheMap } from "../cache/map.ts";
-import type { MirrorStatus } from "../cache/mirror.ts";
-import type { Tunables } from "../cache/tunables.ts";
+import type { ControlTarget } from "../control/target.ts";
 import { RefusedError } from "../errors.ts";
-import type { HostOptions, ManyOptions, ManyStarted } from "../host/messages.ts";
-import { EngineThreadError, type HostEvents, RingHost, startManyOnRing } from "../host/ring_host.ts";
-import { type EngineStatus, type MirrorAction, type OnProgress, ServedCache } from "../host/served.ts";
-import { serveMany } from "../host/served_many.ts";
+import type { HostOptions, Started } from "../host/messages.ts";
+import { EngineThreadError, type HostEvents, RingHost } from "../host/ring_host.ts";
+import type { ServedCache } from "../host/served.ts";
+import { ServedCaches } from "../host/served_caches.ts";
 import { probeRing, type RingProbe } from "../io/ring/mod.ts";
 import { isNbdUri, parseNbdUri } from "../nbd/uri.ts";
 import { openCache } from "./engine.ts";
 
-/** A cache that is being served. */
+/** One of the caches that are being served. */
+export interface EngineExport extends ControlTarget {
+  readonly recovery: Started["exports"][number]["recovery"];
+}
+
+/** Caches that are being served, by one server on one backend. */
 export interface EngineHost {
-  /** Which backend moves its bytes, and why that one. */
+  /** Which backend moves their bytes, and why that one. */
   readonly io: "ring" | "portable";
   readonly ioReason: string;
-  readonly recovery: RingHost["recovery"];
   readonly uris: readonly string[];
-  /** See `ServedCache`. */
-  status(): Promise<EngineStatus>;
-  map(): Promise<CacheMap>;
-  tune(settings: Partial<Tunables>): Promise<Tunables>;
-  mirror(action: MirrorAction, onProgress: OnProgress): Promise<MirrorStatus>;
-  drain(onProgress: OnProgress): Promise<DrainReport>;
-  history(limit: number): Promise<HistoryReport>;
-  hold(release: boolean): Promise<HistoryStatus>;
-  detach(verify: boolean, onProgress: OnProgress): Promise<DrainReport>;
+  /** In the order in which they were given. */
+  readonly exports: readonly EngineExport[];
   /** Resolves when no client is connected; never where it cannot be told. */
   idle(): Promise<void>;
-  /** Closes the server first and then the cache. */
+  /** Closes the server first and then the caches. */
   close(): Promise<void>;
 }
 
@@ -45,7 +37,7 @@ export interface EngineHost {
 export const ioChoices = ["auto", "ring", "portable"] as const;
 
 /**
- * Opens a cache and serves it. `ring` insists on io_uring; `auto` takes it where kernel and permissions allow it, else the
+ * Opens caches and serves them. `ring` insists on io_uring; `auto` takes it where kernel and permissions allow it, else the
  * portable backend, and `ioReason` tells why.
  *
  * @throws {RefusedError} when `ring` was asked for and cannot be used here
@@ -53,45 +45,19 @@ export const ioChoices = ["auto", "ring", "portable"] as const;
 export function startEngine(choice: string, options: HostOptions, events: HostEvents): Promise<EngineHost> {
   return startOn(
     choice,
-    needsPortable(options, [options.backing]),
+    needsPortable(options),
     (why) => startRing(options, events, why),
     (why) => startPortable(options, events, why),
   );
 }
 
-/** Several caches that are being served, by one server on one backend. */
-export interface ManyHosted extends ManyStarted, Pick<EngineHost, "io" | "ioReason" | "idle" | "close"> {}
-
-/** As {@linkcode startEngine}, for several caches. */
-export function startMany(choice: string, options: ManyOptions, events: HostEvents): Promise<ManyHosted> {
-  const { warn = () => {}, onProgress = () => {} } = events;
-  return startOn<ManyHosted>(
-    choice,
-    needsPortable(options, options.exports.map(({ backing }) => backing)),
-    async (ioReason) => ({
-      ...await startManyOnRing(options, events),
-      io: "ring",
-      ioReason,
-      idle: () => new Promise(() => {}),
-    }),
-    async (ioReason) => ({
-      ...await serveMany(options, {
-        warn,
-        open: ({ name: _, description: __, ...each }, warn) => openCache({ ...each, warn, onProgress }),
-      }),
-      io: "portable",
-      ioReason,
-    }),
-  );
-}
-
 /** Starts on the backend that was chosen, or on the better one of those that can do it. */
-async function startOn<Host>(
+async function startOn(
   choice: string,
   needed: string | undefined,
-  ring: (why: string) => Promise<Host>,
-  portable: (why: string) => Promise<Host>,
-): Promise<Host> {
+  ring: (why: string) => Promise<EngineHost>,
+  portable: (why: string) => Promise<EngineHost>,
+): Promise<EngineHost> {
   if (choice === "portable") return await portable("asked for by --io portable");
   if (needed !== undefined) {
     if (choice !== "ring") return await portable(`the ring cannot do ${needed}`);
@@ -116,32 +82,31 @@ async function startOn<Host>(
 }
 
 /** What is asked for that only the portable backend can do. */
-function needsPortable(
-  { tls, standardStreams }: Pick<HostOptions, "tls" | "standardStreams">,
-  backings: readonly string[],
-): string | undefined {
+function needsPortable({ tls, standardStreams, exports }: HostOptions): string | undefined {
   if (standardStreams) return "standard input and output (--stdio)";
   if (tls !== undefined) return "TLS (--tls)";
-  const isSecret = backings.some((backing) => isNbdUri(backing) && parseNbdUri(backing).tls);
+  const isSecret = exports.some(({ backing }) => isNbdUri(backing) && parseNbdUri(backing).tls);
   return isSecret ? "TLS (--backing nbds)" : undefined;
 }
 
 async function startRing(options: HostOptions, events: HostEvents, ioReason: string): Promise<EngineHost> {
   const host = await RingHost.start(options, events);
-  const { recovery, uris } = host;
+  const backend = { io: "ring", ioReason } as const;
   return {
-    io: "ring",
-    ioReason,
-    recovery,
-    uris,
-    status: () => host.status(),
-    map: () => host.map(),
-    tune: (settings) => host.tune(settings),
-    mirror: (action, onProgress) => host.mirror(action, onProgress),
-    drain: (onProgress) => host.drain(onProgress),
-    history: (limit) => host.history(limit),
-    hold: (release) => host.hold(release),
-    detach: (verify, onProgress) => host.detach(verify, onProgress),
+    ...backend,
+    uris: host.uris,
+    exports: host.exports.map((each) => ({
+      ...backend,
+      recovery: each.recovery,
+      status: () => each.status(),
+      map: () => each.map(),
+      tune: (settings) => each.tune(settings),
+      mirror: (action, onProgress) => each.mirror(action, onProgress),
+      drain: (onProgress) => each.drain(onProgress),
+      history: (limit) => each.history(limit),
+      hold: (release) => each.hold(release),
+      detach: (verify, onProgress) => each.detach(verify, onProgress),
+    })),
     idle: () => new Promise(() => {}),
     close: () => host.close(),
   };
@@ -165,27 +130,25 @@ async function startPortable(
   events: HostEvents,
   ioReason: string,
 ): Promise<EngineHost> {
-  const { listen, sockets, standardStreams, exportName, description, limits, tls, ...cacheOptions } = options;
   const { warn = () => {}, onProgress = () => {} } = events;
-  const cache = await openCache({ ...cacheOptions, warn, onProgress });
-  const { readOnly } = options;
-  const served = await ServedCache.start(cache, {
-    listen,
-    sockets,
-    standardStreams,
-    exportName,
-    description,
-    readOnly,
-    limits,
-    tls,
+  const host = await ServedCaches.open(options, {
     warn,
+    open: ({ name: _, description: __, ...each }, warn) => openCache({ ...each, warn, onProgress }),
   });
-  // Async functions, so that what they throw is a rejection, as it is from the other thread.
+  const backend = { io: "portable", ioReason } as const;
   return {
-    io: "portable",
-    ioReason,
-    recovery: cache.recovery,
-    uris: served.server.uris,
+    ...backend,
+    uris: host.server.uris,
+    exports: host.all.map((each) => ({ ...backend, ...targetOf(each) })),
+    idle: () => host.server.idle(),
+    close: () => host.close(),
+  };
+}
+
+/** Async functions, so that what they throw is a rejection, as it is from the other thread. */
+function targetOf(served: ServedCache): Omit<EngineExport, "io" | "ioReason"> {
+  return {
+    recovery: served.cache.recovery,
     // deno-lint-ignore require-await -- see above
     status: async () => served.status(),
     // deno-lint-ignore require-await -- see above
@@ -197,7 +160,5 @@ async function startPortable(
     history: (limit) => served.history(limit),
     hold: (release) => served.hold(release),
     detach: (verify, onProgress) => served.detach(verify, onProgress),
-    idle: () => served.server.idle(),
-    close: () => served.close(),
   };
 }

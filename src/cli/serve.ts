@@ -1,18 +1,17 @@
 /**
- * `serve`: serves a cache over NBD until a signal, or the command of `--run`, ends it.
+ * `serve`: serves caches over NBD until a signal, or the command of `--run`, ends it.
  *
- * Invariant: once `ready` is printed, every way out but a second signal closes the server first and then the cache,
+ * Invariant: once `ready` is printed, every way out but a second signal closes the server first and then the caches,
  * so that nothing acknowledged is left in RAM.
  *
  * @module
  */
 
-import { exitCode, NbdboostError } from "../errors.ts";
-import { parseControlAddress } from "./control_address.ts";
-import { ControlService } from "./control_service.ts";
+import { exitCode } from "../errors.ts";
 import { openNotifier } from "../io/notify.ts";
+import { Controls } from "./controls.ts";
 import { defaultTunables, limitNames } from "./engine.ts";
-import { type EngineHost, ioChoices } from "./engine_host.ts";
+import { ioChoices } from "./engine_host.ts";
 import { Log, logFormats, logLevels } from "./log.ts";
 import { Output } from "./output.ts";
 import { startCommand, StopSignal, writePidFile } from "./process.ts";
@@ -210,7 +209,7 @@ export const serve: Command = {
     {
       line: "nbdboost serve --config /etc/nbdboost.toml",
       says:
-        "serves every [[export]] of the file: name, cache, mirror, backing, description, read-only, set = { KEY = VALUE }",
+        "serves every [[export]] of the file: name, cache, mirror, backing, description, read-only, control, token-file, set = { KEY = VALUE }",
     },
   ],
   exits: {
@@ -235,8 +234,6 @@ async function runServe(options: Options, caller: Output): Promise<number> {
     Deno.exit(exitCode.failed);
   });
 
-  const address = options.text("control");
-  if (address !== undefined && address !== "off") parseControlAddress(address);
   const notifier = openNotifier();
   if (notifier.why !== undefined) warn(notifier.why);
   notifier.tell("STATUS=opening and recovering");
@@ -244,26 +241,18 @@ async function runServe(options: Options, caller: Output): Promise<number> {
   let lose: (error: Error) => void = () => {};
   const lost = new Promise<never>((_, reject) => lose = reject);
   lost.catch(() => {});
-  let control: ControlService | undefined;
+  const controls = new Controls(plan, log);
   try {
     const host = await startPlan(plan, {
       warn,
       onProgress: progress.update,
       onLost: (error) => lose(error),
-      onOpened: (name, recovery) =>
-        noteRecovery(recovery, { note: (text) => log.tell("info", `${name}${text}`) }),
+      onOpened: (label, recovery) =>
+        noteRecovery(recovery, { note: (text) => log.tell("info", `${label}${text}`) }),
     }).finally(progress.end);
     try {
-      const { engine } = host;
-      if (engine !== undefined) {
-        const { cache } = plan.exports[0]!;
-        control = await ControlService.open({
-          control: address,
-          tokenFile: options.text("token-file"),
-          cache,
-        }, warn);
-      }
-      const detached = engine === undefined ? never : startControl(control, engine, log);
+      await controls.listen(warn);
+      const detached = controls.start(host);
       const removePidFile = pidFile === undefined ? () => {} : writePidFile(pidFile);
       try {
         const { io, ioReason } = host;
@@ -288,51 +277,12 @@ async function runServe(options: Options, caller: Output): Promise<number> {
     }
   } finally {
     // Last of all, so that whoever asked for the end hears how it went.
-    await control?.close();
+    await controls.close();
   }
 }
 
 /** Resolves to nothing, ever. */
 const never = new Promise<never>(() => {});
-
-/** Answers on the control address from now on; resolves to the exit code when a client detached the cache. */
-function startControl(control: ControlService | undefined, host: EngineHost, log: Log): Promise<number> {
-  return new Promise((resolve) => {
-    if (control === undefined) return;
-    control.start({
-      ...host,
-      async tune(settings) {
-        const all = await host.tune(settings);
-        log.tell("info", `settings were changed: ${JSON.stringify(settings)}`);
-        return all;
-      },
-      async detach(verify, onProgress) {
-        log.tell(
-          "info",
-          "detaching was asked for: everything is written back, then clients are disconnected",
-        );
-        try {
-          const report = await host.detach(verify, onProgress);
-          log.tell(
-            "info",
-            `detached: the backing device alone is complete (${report.comparedBlocks} blocks read back)`,
-          );
-          resolve(exitCode.done);
-          return report;
-        } catch (error) {
-          const reason = error instanceof Error ? error.message : String(error);
-          const { serving } = await host.status();
-          log.tell("error", `not detached: ${reason}${serving ? "; it goes on serving" : ""}`);
-          if (!serving) resolve(error instanceof NbdboostError ? error.exitCode : exitCode.failed);
-          throw error;
-        }
-      },
-    }, (message) => log.tell("warning", message));
-    log.onMessage = (message) => control.tell(message);
-    const token = control.tokenFile === undefined ? "" : `, with the token in ${control.tokenFile}`;
-    log.tell("info", `control address: ${control.address}${token}`);
-  });
-}
 
 async function untilStopped(stop: StopSignal, commandLine: string | undefined, uri: string): Promise<number> {
   if (commandLine === undefined) {

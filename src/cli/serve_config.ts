@@ -17,6 +17,8 @@
  * description = "the mail spool"
  * read-only = false
  * set = { writeback = "on" }
+ * control = "127.0.0.1:10810"
+ * token-file = "/run/disk.token"
  * ```
  *
  * @module
@@ -24,6 +26,7 @@
 
 import { UsageError } from "../errors.ts";
 import { type Limits, parseLimit, parseTunable, type Tunables } from "./engine.ts";
+import { parseControlAddress } from "./control_address.ts";
 import { parseToml } from "./toml_adapter.ts";
 
 /** One export of the file. */
@@ -42,6 +45,10 @@ export interface ExportConfig {
   acceptMissingMirror: boolean;
   resyncMirror: boolean;
   tunables: Partial<Tunables>;
+  /** Its control address, or `off`; by default a socket beside the cache. */
+  control?: string;
+  /** Where the token goes when that is a port. */
+  tokenFile?: string;
 }
 
 /** What the file says. */
@@ -168,11 +175,14 @@ export function parseServeConfig(file: string, text: string): ServeConfig {
 
 function exportOf(file: string, index: number, table: unknown): ExportConfig {
   const section = new Section(file, ` in export ${index + 1}`, table);
-  const mirror = section.text("mirror");
+  const [mirror, control, tokenFile] = ["mirror", "control", "token-file"].map((key) => section.text(key));
+  if (control !== undefined && control !== "off") inFile(file, () => parseControlAddress(control));
   const config: ExportConfig = {
     name: section.name("name") ?? "",
     cache: section.needed("cache"),
     ...(mirror === undefined ? {} : { mirror }),
+    ...(control === undefined ? {} : { control }),
+    ...(tokenFile === undefined ? {} : { tokenFile }),
     backing: section.needed("backing"),
     description: section.text("description") ?? "nbdboost",
     readOnly: section.flag("read-only"),
@@ -188,8 +198,11 @@ function exportOf(file: string, index: number, table: unknown): ExportConfig {
 }
 
 function checkDistinct(file: string, exports: readonly ExportConfig[]): void {
-  for (const key of ["name", "cache", "backing"] as const) {
-    const values = exports.map((each) => each[key]);
+  for (const key of ["name", "cache", "backing", "control"] as const) {
+    // A port of 0 is any free one, and what is off is nobody's.
+    const values = exports.map((each) => each[key]).filter((value) =>
+      value !== undefined && (key !== "control" || !/^off$|:0\/?$/.test(value))
+    );
     const twice = values.find((value, index) => values.indexOf(value) !== index);
     if (twice === undefined) continue;
     throw new UsageError(

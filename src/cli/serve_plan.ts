@@ -1,6 +1,5 @@
 /**
- * What `serve` is to serve, from its options or from its configuration file, and how it is started: one cache with a
- * control address, or several without.
+ * What `serve` is to serve, from its options or from its configuration file, and how it is started.
  *
  * @module
  */
@@ -8,9 +7,10 @@
 import { NbdboostError, RefusedError, UsageError } from "../errors.ts";
 import type { HostEvents } from "../host/ring_host.ts";
 import { passedSockets } from "../io/passed.ts";
+import { parseControlAddress } from "./control_address.ts";
 import { parseLimit, parseTunable, type RecoveryReport } from "./engine.ts";
-import { type EngineHost, startEngine, startMany } from "./engine_host.ts";
-import { parseServeConfig, type ServeConfig } from "./serve_config.ts";
+import { type EngineHost, startEngine } from "./engine_host.ts";
+import { type ExportConfig, parseServeConfig, type ServeConfig } from "./serve_config.ts";
 import { type Options } from "./table.ts";
 import { tlsOf } from "./tls_files.ts";
 
@@ -24,22 +24,10 @@ export interface ServePlan extends ServeConfig {
   standardStreams: boolean;
 }
 
-/** What was started. */
-export interface Started {
-  readonly io: EngineHost["io"];
-  readonly ioReason: string;
-  readonly uris: readonly string[];
-  /** Of a single cache; several have no control address. */
-  readonly engine: EngineHost | undefined;
-  /** See {@linkcode EngineHost}. */
-  idle(): Promise<void>;
-  close(): Promise<void>;
-}
-
 /** What is told while it starts. */
 export interface PlanEvents extends HostEvents {
-  /** A cache was opened; `name` says which, if there are several. */
-  onOpened: (name: string, recovery: RecoveryReport) => void;
+  /** A cache was opened; `label` says which, if there are several. */
+  onOpened: (label: string, recovery: RecoveryReport) => void;
 }
 
 /** What belongs into the file when there is one. */
@@ -77,16 +65,29 @@ export function servePlan(options: Options, listenStandard: string): ServePlan {
   if (listen.length > 0) config.listen = [...listen];
   const isElsewhere = sockets.length > 0 || standardStreams;
   if (config.listen.length === 0 && !isElsewhere) config.listen = [listenStandard];
-  if (config.exports.length > 1) refuseWithSeveral(options);
-  return { ...config, limits, io, tls: tlsOf(options), sockets, standardStreams };
+  const exports = withControl(config.exports, options.text("control"), options.text("token-file"));
+  return { ...config, exports, limits, io, tls: tlsOf(options), sockets, standardStreams };
 }
 
-function refuseWithSeveral(options: Options): void {
-  const control = options.text("control");
-  if (control === undefined || control === "off") return;
-  throw new RefusedError(
-    "Cannot serve several exports with --control: a control address is of one cache; leave it out, or serve one each",
-  );
+/** The options go before what the file says, where that can be meant. */
+function withControl(
+  exports: ExportConfig[],
+  control: string | undefined,
+  tokenFile: string | undefined,
+): ExportConfig[] {
+  if (control !== undefined && control !== "off") parseControlAddress(control);
+  const isOne = (control === undefined || control === "off") && tokenFile === undefined;
+  if (exports.length > 1 && !isOne) {
+    throw new RefusedError(
+      "Cannot serve several exports with --control or --token-file: a control address is of one cache; name each in its " +
+        "[[export]] of the file, as control and token-file",
+    );
+  }
+  return exports.map((each) => ({
+    ...each,
+    ...(control === undefined ? {} : { control }),
+    ...(tokenFile === undefined ? {} : { tokenFile }),
+  }));
 }
 
 function readConfig(path: string, options: Options): string {
@@ -148,21 +149,19 @@ function planOf(options: Options): ServeConfig {
 }
 
 /** Opens and serves what is planned. */
-export async function startPlan(plan: ServePlan, events: PlanEvents): Promise<Started> {
+export async function startPlan(plan: ServePlan, events: PlanEvents): Promise<EngineHost> {
   const { io, listen, limits, exports, tls, sockets, standardStreams } = plan;
-  const [first] = exports;
-  if (first !== undefined && exports.length === 1) {
-    const { name, ...options } = first;
-    // Without a name of its own the export has the one that the URIs name.
-    const exportName = name === "" ? {} : { exportName: name };
-    const asked = { ...options, ...exportName, listen, sockets, standardStreams, limits, tls };
-    const engine = await startEngine(io, asked, events);
-    events.onOpened("", engine.recovery);
-    const { io: backend, ioReason, uris } = engine;
-    return { io: backend, ioReason, uris, engine, idle: () => engine.idle(), close: () => engine.close() };
-  }
-  const many = { exports, listen, sockets, standardStreams, limits, tls };
-  const { uris, recoveries, ...served } = await startMany(io, many, events);
-  exports.forEach(({ name }, index) => events.onOpened(`export "${name}": `, recoveries[index]!));
-  return { ...served, uris, engine: undefined };
+  const asked = exports.map(({ control: _, tokenFile: __, ...each }) => each);
+  const host = await startEngine(
+    io,
+    { exports: asked, listen, sockets, standardStreams, limits, tls },
+    events,
+  );
+  host.exports.forEach(({ recovery }, index) => events.onOpened(labelOf(plan, index), recovery));
+  return host;
+}
+
+/** What a message about one export begins with, where there are several. */
+export function labelOf({ exports }: ServePlan, index: number): string {
+  return exports.length === 1 ? "" : `export "${exports[index]!.name}": `;
 }

@@ -2,7 +2,7 @@
  * What the main thread and the engine's Worker say to each other. Plain data only.
  *
  * ```text
- *   main → worker   start, startMany, status, map, tune, drain, history, hold, detach, stop (each with a number; then an eventfd is written, which wakes it up)
+ *   main → worker   start, status, map, tune, drain, history, hold, detach, stop (each with a number; then an eventfd is written, which wakes it up)
  *   worker → main   awake, warning, progress, answer, failure, ended
  * ```
  *
@@ -29,15 +29,19 @@ import {
   UsageError,
 } from "../errors.ts";
 
-/** What is to be served, and how. */
-export interface HostOptions {
+/** One of the exports that are to be served. */
+export interface ExportOptions {
+  /** The export's name; of a single one by default the one that the URIs name, else "". */
+  name?: string;
+  /** A line for people about it. */
+  description?: string;
   /** The path of the cache device. */
   cache: string;
   /** The path or URI of its other leg. */
   mirror?: string;
   acceptMissingMirror?: boolean;
   resyncMirror?: boolean;
-  /** The path of the backing device. */
+  /** The path or URI of the backing device. */
   backing: string;
   readOnly?: boolean;
   /** With `readOnly`: as of this flush point. */
@@ -46,87 +50,53 @@ export interface HostOptions {
   acceptUnreadable?: boolean;
   acceptChangedBacking?: boolean;
   tunables?: Partial<Tunables>;
+}
+
+/** What is to be served, and how. */
+export interface HostOptions {
+  exports: readonly ExportOptions[];
   /** NBD URIs to listen on. */
   listen: string | string[];
   /** Descriptors of sockets that were passed to this process. */
   sockets?: number[];
   /** Serves standard input and output too. */
   standardStreams?: boolean;
-  exportName?: string;
-  /** A line for people about the export. */
-  description?: string;
   /** What clients may cost. */
   limits?: Partial<Limits>;
   /** Offers TLS. */
   tls?: ServeOptions["tls"];
 }
 
-/** One of several exports. */
-export interface ExportOptions {
-  /** The export's name. */
-  name: string;
-  /** A line for people about it. */
-  description: string;
-  /** The path of the cache device. */
-  cache: string;
-  /** The path or URI of its other leg. */
-  mirror?: string;
-  acceptMissingMirror: boolean;
-  resyncMirror: boolean;
-  /** The path or URI of the backing device. */
-  backing: string;
-  readOnly: boolean;
-  /** As in {@linkcode HostOptions}. */
-  at?: number;
-  acceptDamage: boolean;
-  acceptUnreadable: boolean;
-  acceptChangedBacking: boolean;
-  tunables: Partial<Tunables>;
-}
-
-/** What is to be served when it is several caches, and how. */
-export interface ManyOptions {
-  exports: ExportOptions[];
-  /** As in {@linkcode HostOptions}, as are the others. */
-  listen: string[];
-  sockets?: number[];
-  standardStreams?: boolean;
-  limits?: Partial<Limits>;
-  tls?: ServeOptions["tls"];
-}
-
-/** What several started engines tell of themselves. */
-export interface ManyStarted {
-  /** Of each export, in their order. */
-  recoveries: RecoveryReport[];
-  uris: string[];
-}
-
-/** What a started engine tells of itself. */
+/** What started engines tell of themselves. */
 export interface Started {
-  recovery: RecoveryReport;
-  sizeBytes: number;
+  /** Of each export, in their order. */
+  exports: { recovery: RecoveryReport; sizeBytes: number }[];
   uris: string[];
 }
 
 /** A request, without its number. */
 export type Request =
   | { ask: "start"; options: HostOptions }
-  | { ask: "startMany"; options: ManyOptions }
-  | { ask: "status" }
-  | { ask: "map" }
-  | { ask: "tune"; settings: Partial<Tunables> }
-  | { ask: "mirror"; action: MirrorAction }
-  | { ask: "drain" }
-  | { ask: "history"; limit: number }
-  | { ask: "hold"; release: boolean }
-  | { ask: "detach"; verify: boolean }
-  | { ask: "stop" };
+  | { ask: "stop" }
+  | ExportRequest;
+
+/** A request to the export of that place. */
+export type ExportRequest =
+  & { index: number }
+  & (
+    | { ask: "status" }
+    | { ask: "map" }
+    | { ask: "tune"; settings: Partial<Tunables> }
+    | { ask: "mirror"; action: MirrorAction }
+    | { ask: "drain" }
+    | { ask: "history"; limit: number }
+    | { ask: "hold"; release: boolean }
+    | { ask: "detach"; verify: boolean }
+  );
 
 /** What each request is answered with. */
 export interface Answers {
   start: Started;
-  startMany: ManyStarted;
   status: EngineStatus;
   map: CacheMap;
   tune: Tunables;

@@ -1,5 +1,5 @@
 /**
- * Serves a cache from a thread of its own, which waits in the ring; the caller's thread stays free for signals, people
+ * Serves caches from a thread of their own, which waits in the ring; the caller's thread stays free for signals, people
  * and control.
  *
  * @module
@@ -11,15 +11,13 @@ import { Waker } from "../io/ring/wake_up.ts";
 import {
   type Answers,
   type HostOptions,
-  type ManyOptions,
-  type ManyStarted,
   type Request,
   revivedError,
   type Started,
   type ToMain,
   type ToWorker,
 } from "./messages.ts";
-import type { MirrorAction, OnProgress } from "./served.ts";
+import type { MirrorAction, OnProgress, Served } from "./served.ts";
 
 /**
  * Never called: an import that can be seen in the program makes `deno compile` include the thread's module, which the
@@ -48,19 +46,66 @@ interface Waiting {
   onProgress: OnProgress | undefined;
 }
 
-/** A cache that is served from its own thread. */
-export class RingHost implements Started, AsyncDisposable {
-  readonly recovery: Started["recovery"];
+/** One of the caches of a {@linkcode RingHost}. */
+export class RingExport implements Served {
+  readonly recovery: Started["exports"][number]["recovery"];
   readonly sizeBytes: number;
-  readonly uris: string[];
+  readonly #line: Line;
+  readonly #index: number;
+
+  constructor(line: Line, index: number, { recovery, sizeBytes }: Started["exports"][number]) {
+    this.#line = line;
+    this.#index = index;
+    this.recovery = recovery;
+    this.sizeBytes = sizeBytes;
+  }
+
+  /** See `ServedCache`, as for the others. */
+  status(): Promise<Answers["status"]> {
+    return this.#line.ask({ ask: "status", index: this.#index });
+  }
+
+  map(): Promise<Answers["map"]> {
+    return this.#line.ask({ ask: "map", index: this.#index });
+  }
+
+  tune(settings: Partial<Tunables>): Promise<Answers["tune"]> {
+    return this.#line.ask({ ask: "tune", index: this.#index, settings });
+  }
+
+  mirror(action: MirrorAction, onProgress: OnProgress): Promise<Answers["mirror"]> {
+    return this.#line.ask({ ask: "mirror", index: this.#index, action }, onProgress);
+  }
+
+  drain(onProgress: OnProgress): Promise<Answers["drain"]> {
+    return this.#line.ask({ ask: "drain", index: this.#index }, onProgress);
+  }
+
+  history(limit: number): Promise<Answers["history"]> {
+    return this.#line.ask({ ask: "history", index: this.#index, limit });
+  }
+
+  hold(release: boolean): Promise<Answers["hold"]> {
+    return this.#line.ask({ ask: "hold", index: this.#index, release });
+  }
+
+  detach(verify: boolean, onProgress: OnProgress): Promise<Answers["detach"]> {
+    return this.#line.ask({ ask: "detach", index: this.#index, verify }, onProgress);
+  }
+}
+
+/** Caches that are served from a thread of their own. */
+export class RingHost implements AsyncDisposable {
+  /** In the order in which they were given. */
+  readonly exports: readonly RingExport[];
+  readonly uris: readonly string[];
   readonly #line: Line;
   #closed: Promise<void> | undefined;
 
-  private constructor(line: Line, started: Started) {
+  private constructor(line: Line, { exports, uris }: Started) {
     this.#line = line;
-    this.recovery = started.recovery;
-    this.sizeBytes = started.sizeBytes;
-    this.uris = started.uris;
+    this.exports = exports.map((started, index) => new RingExport(line, index, started));
+    this.uris = uris;
   }
 
   /** Opens and serves; rejects as `openCache` and `serve` do. Ask `probeRing` first. */
@@ -74,68 +119,13 @@ export class RingHost implements Started, AsyncDisposable {
     }
   }
 
-  /** What is going on. */
-  status(): Promise<Answers["status"]> {
-    return this.#line.ask({ ask: "status" });
-  }
-
-  /** See `ServedCache.map`. */
-  map(): Promise<Answers["map"]> {
-    return this.#line.ask({ ask: "map" });
-  }
-
-  /** See `ServedCache.tune`. */
-  tune(settings: Partial<Tunables>): Promise<Answers["tune"]> {
-    return this.#line.ask({ ask: "tune", settings });
-  }
-
-  /** See `ServedCache.mirror`. */
-  mirror(action: MirrorAction, onProgress: OnProgress): Promise<Answers["mirror"]> {
-    return this.#line.ask({ ask: "mirror", action }, onProgress);
-  }
-
-  /** See `ServedCache.drain`. */
-  drain(onProgress: OnProgress): Promise<Answers["drain"]> {
-    return this.#line.ask({ ask: "drain" }, onProgress);
-  }
-
-  /** See `ServedCache.history`. */
-  history(limit: number): Promise<Answers["history"]> {
-    return this.#line.ask({ ask: "history", limit });
-  }
-
-  /** See `ServedCache.hold`. */
-  hold(release: boolean): Promise<Answers["hold"]> {
-    return this.#line.ask({ ask: "hold", release });
-  }
-
-  /** See `ServedCache.detach`. */
-  detach(verify: boolean, onProgress: OnProgress): Promise<Answers["detach"]> {
-    return this.#line.ask({ ask: "detach", verify }, onProgress);
-  }
-
-  /** Closes the server, then the cache, then the thread. */
+  /** Closes the server, then the caches, then the thread. */
   close(): Promise<void> {
     return this.#closed ??= this.#line.close();
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
-  }
-}
-
-/** Opens and serves several caches from one thread of their own; as {@linkcode RingHost.start}. */
-export async function startManyOnRing(
-  options: ManyOptions,
-  events: HostEvents = {},
-): Promise<ManyStarted & { close(): Promise<void> }> {
-  const line = await Line.open(events);
-  try {
-    const started = await line.ask({ ask: "startMany", options }, events.onProgress);
-    return { ...started, close: () => line.close() };
-  } catch (error) {
-    await line.close();
-    throw error;
   }
 }
 

@@ -1,5 +1,5 @@
 /**
- * The engine's thread: cache and server over one ring. Started by `ring_host.ts` as a Worker, and good for
+ * The engine's thread: caches and server over one ring. Started by `ring_host.ts` as a Worker, and good for
  * nothing else: it takes over its thread.
  *
  * @module
@@ -14,16 +14,15 @@ import { openReactor, reactorIo } from "../io/ring/mod.ts";
 import { WakeUp } from "../io/ring/wake_up.ts";
 import {
   type ExportOptions,
+  type ExportRequest,
   type HostOptions,
-  type ManyOptions,
-  type ManyStarted,
   plainError,
   type Started,
   type ToMain,
   type ToWorker,
 } from "./messages.ts";
-import { type OnProgress, ServedCache } from "./served.ts";
-import { type ManyServed, serveMany } from "./served_many.ts";
+import type { OnProgress, ServedCache } from "./served.ts";
+import { ServedCaches } from "./served_caches.ts";
 
 /** The Worker's own end; the types of the main thread's global do not know it. */
 interface Port {
@@ -35,8 +34,7 @@ const port = globalThis as unknown as Port;
 
 const reactor = openReactor({ dedicated: true });
 const io: Io = reactorIo(reactor);
-let served: ServedCache | undefined;
-let many: ManyServed | undefined;
+let served: ServedCaches | undefined;
 let taken = 0;
 
 // Messages come through Deno's event loop, which is visited until the one that the wake-up announced is here.
@@ -45,7 +43,7 @@ const wakeUp = new WakeUp(reactor, (count) => reactor.visitUntil(() => taken >= 
 const warn: Warn = (message, level) =>
   port.postMessage({ tell: "warning", message, ...(level === undefined ? {} : { level }) });
 
-async function open(number: number, options: HostOptions | ExportOptions, warn: Warn): Promise<Cache> {
+async function open(number: number, options: ExportOptions, warn: Warn): Promise<Cache> {
   const { clock } = reactor;
   const engine: EngineOptions = {
     ...pick(options, "cache", "mirror", "backing", "readOnly", "at", "tunables"),
@@ -59,28 +57,15 @@ async function open(number: number, options: HostOptions | ExportOptions, warn: 
   return await openCache(engine);
 }
 
-async function startMany(number: number, options: ManyOptions): Promise<ManyStarted> {
-  const { clock } = reactor;
-  many = await serveMany(options, { open: (each, warn) => open(number, each, warn), warn, io, clock });
-  return { recoveries: many.recoveries, uris: many.uris };
-}
-
 async function start(number: number, options: HostOptions): Promise<Started> {
   const { clock } = reactor;
-  const cache = await open(number, options, warn);
-  served = await ServedCache.start(cache, {
-    listen: options.listen,
-    sockets: options.sockets,
-    exportName: options.exportName,
-    description: options.description,
-    limits: options.limits,
-    tls: options.tls,
-    readOnly: options.readOnly,
+  served = await ServedCaches.open(options, {
+    open: (each, warn) => open(number, each, warn),
+    warn,
     io,
     clock,
-    warn,
   });
-  return { recovery: cache.recovery, sizeBytes: cache.sizeBytes, uris: [...served.server.uris] };
+  return served.started();
 }
 
 function progressOf(number: number): OnProgress {
@@ -88,30 +73,33 @@ function progressOf(number: number): OnProgress {
 }
 
 async function perform(message: ToWorker): Promise<unknown> {
-  const { number } = message;
+  if (message.ask === "start") return await start(message.number, message.options);
+  if (message.ask === "stop") return await served?.close();
+  return await performOn(served!.all[message.index]!, message, progressOf(message.number));
+}
+
+async function performOn(
+  one: ServedCache,
+  message: ExportRequest,
+  onProgress: OnProgress,
+): Promise<unknown> {
   switch (message.ask) {
-    case "start":
-      return await start(number, message.options);
-    case "startMany":
-      return await startMany(number, message.options);
     case "status":
-      return served!.status();
+      return one.status();
     case "map":
-      return served!.map();
+      return one.map();
     case "tune":
-      return served!.tune(message.settings);
+      return one.tune(message.settings);
     case "mirror":
-      return await served!.mirror(message.action, progressOf(number));
+      return await one.mirror(message.action, onProgress);
     case "drain":
-      return await served!.drain(progressOf(number));
+      return await one.drain(onProgress);
     case "history":
-      return await served!.history(message.limit);
+      return await one.history(message.limit);
     case "hold":
-      return await served!.hold(message.release);
+      return await one.hold(message.release);
     case "detach":
-      return await served!.detach(message.verify, progressOf(number));
-    case "stop":
-      return await (served ?? many)?.close();
+      return await one.detach(message.verify, onProgress);
   }
 }
 

@@ -1,6 +1,6 @@
 /**
- * A cache and the server that serves it, as one thing that can be looked at, tuned, drained and detached. It lives where
- * the engine lives; everything that goes in and out is plain data, so that it may live in another thread.
+ * A cache that is served, as a thing that can be looked at, tuned, drained and detached. It lives where the engine lives;
+ * everything that goes in and out is plain data, so that it may live in another thread.
  *
  * @module
  */
@@ -15,8 +15,8 @@ import type { CacheStatus } from "../cache/status.ts";
 import type { Tunables } from "../cache/tunables.ts";
 import { DamageError, RefusedError } from "../errors.ts";
 import type { LatencyCounts } from "../latency.ts";
-import { type RequestKind, serve, type ServeOptions, type Server, type Statistics } from "../nbd/mod.ts";
-import { RequestLatencies } from "../nbd/request_latencies.ts";
+import type { RequestKind, ServedExport, Statistics } from "../nbd/mod.ts";
+import type { RequestLatencies } from "../nbd/request_latencies.ts";
 
 /** How far something long has come, and which part of it. */
 export type OnProgress = (done: number, total: number, phase: string) => void;
@@ -41,29 +41,40 @@ export interface EngineStatus {
   latencies: Record<RequestKind, LatencyCounts>;
 }
 
+/** What one cache that is served can be asked and told, from wherever. */
+export interface Served {
+  status(): Promise<EngineStatus>;
+  map(): Promise<CacheMap>;
+  /** Changes settings; resolves to all of them. */
+  tune(settings: Partial<Tunables>): Promise<Tunables>;
+  /** See {@linkcode ServedCache}, as for the others. */
+  mirror(action: MirrorAction, onProgress: OnProgress): Promise<MirrorStatus>;
+  drain(onProgress: OnProgress): Promise<DrainReport>;
+  history(limit: number): Promise<HistoryReport>;
+  hold(release: boolean): Promise<HistoryStatus>;
+  detach(verify: boolean, onProgress: OnProgress): Promise<DrainReport>;
+}
+
 /** A cache that is being served. */
 export class ServedCache {
   readonly cache: Cache;
-  readonly server: Server;
+  readonly #served: ServedExport;
   readonly #latencies: RequestLatencies;
+  readonly #end: () => Promise<void>;
   #detaching = false;
   #serving = true;
 
-  private constructor(cache: Cache, server: Server, latencies: RequestLatencies) {
+  /** `end` stops the serving of it, and of nothing that is to go on. */
+  constructor(cache: Cache, served: ServedExport, latencies: RequestLatencies, end: () => Promise<void>) {
     this.cache = cache;
-    this.server = server;
+    this.#served = served;
     this.#latencies = latencies;
+    this.#end = end;
   }
 
-  /** Serves `cache`, and measures how long requests take. The cache is closed when that fails. */
-  static async start(cache: Cache, options: Omit<ServeOptions, "observer">): Promise<ServedCache> {
-    const observer = new RequestLatencies();
-    try {
-      return new ServedCache(cache, await serve(cache, { ...options, observer }), observer);
-    } catch (error) {
-      await cache.close();
-      throw error;
-    }
+  /** False once detaching or stopping came so far that no client is served. */
+  get serving(): boolean {
+    return this.#serving;
   }
 
   /** What is going on. */
@@ -72,8 +83,8 @@ export class ServedCache {
       cache: this.cache.status(),
       tunables: { ...this.cache.tunables },
       serving: this.#serving,
-      clients: this.server.clients,
-      requests: { ...this.server.statistics },
+      clients: this.#served.clients,
+      requests: { ...this.#served.statistics },
       latencies: this.#latencies.counts(),
     };
   }
@@ -127,7 +138,7 @@ export class ServedCache {
   }
 
   /**
-   * Writes everything back, ends the server, reads back what the log still holds, and closes the cache: the backing device
+   * Writes everything back, ends the serving of it, reads back what the log still holds, and closes the cache: the backing device
    * alone is complete afterwards. With `verify` clients have to go first, so that everything that was dirty is read back;
    * else only a quarter of the log may be given up unread, and only if clients need the room.
    *
@@ -141,7 +152,7 @@ export class ServedCache {
     try {
       if (!verify) await this.cache.drain({ onProgress, keepLog: true });
       this.#serving = false;
-      await this.server.close();
+      await this.#end();
       const report = await this.cache.drain({ onProgress, verify: true });
       await this.cache.close();
       return report;
@@ -173,13 +184,8 @@ export class ServedCache {
     }
   }
 
-  /** Closes the server first and then the cache. */
-  async close(): Promise<void> {
+  /** From now on it is being stopped. */
+  stop(): void {
     this.#serving = false;
-    try {
-      await this.server.close();
-    } finally {
-      await this.cache.close();
-    }
   }
 }

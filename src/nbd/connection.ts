@@ -11,6 +11,7 @@
 import { assert } from "../errors.ts";
 import type { IoConnection } from "../io/io.ts";
 import { Deadlines } from "./deadlines.ts";
+import type { Offered } from "./exports.ts";
 import { Session, type SessionOptions } from "./session.ts";
 
 /** One client. */
@@ -37,6 +38,11 @@ export class Connection {
     this.#progress();
     await this.#receive();
     await this.#finished;
+  }
+
+  /** See {@linkcode Session}. */
+  get served(): Offered | undefined {
+    return this.#session.served;
   }
 
   /** True until the client has chosen an export, or is to go. */

@@ -12,6 +12,7 @@
 
 import type { ConnectionEvents, EventConnection } from "../io/io.ts";
 import { Deadlines } from "./deadlines.ts";
+import type { Offered } from "./exports.ts";
 import { Session, type SessionOptions } from "./session.ts";
 
 /** One client. */
@@ -44,6 +45,11 @@ export class EventDriver implements ConnectionEvents {
     this.#socket.useEvents(this);
     this.#wake();
     await this.#finished;
+  }
+
+  /** See {@linkcode Session}. */
+  get served(): Offered | undefined {
+    return this.#session.served;
   }
 
   /** True until the client has chosen an export, or is to go. */

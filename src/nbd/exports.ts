@@ -7,6 +7,7 @@
 import type { Volume } from "../cache/volume.ts";
 import { UsageError } from "../errors.ts";
 import { stringBytesMax, transmissionFlag } from "./constants.ts";
+import { newStatistics, type Observer, type Statistics } from "./statistics.ts";
 
 /** One volume under its name. */
 export interface Export {
@@ -18,8 +19,17 @@ export interface Export {
   readonly readOnly: boolean;
   /** What is served. */
   readonly volume: Volume;
+  /** Is told how long its requests took; by default that of all exports. */
+  readonly observer?: Observer | undefined;
   /** Gives it up: it was made for one client. */
   readonly close?: () => void;
+}
+
+/** An export with what is counted of it. */
+export interface Offered extends Export {
+  readonly statistics: Statistics;
+  /** The one that it is an earlier state of, or else itself. */
+  readonly origin: Offered;
 }
 
 /** The name of an export, and the flush point as of which it is wanted. */
@@ -37,11 +47,14 @@ function checkString(what: string, value: string): void {
 
 /** The exports of a server, in the order in which they are listed. */
 export class ExportTable {
-  /** All of them; never empty. */
-  readonly all: readonly Export[];
+  #all: readonly Offered[];
 
-  /** @throws {UsageError} when a name is not possible or not unique */
-  constructor(all: readonly Export[]) {
+  /**
+   * `observer` is told of those that have none of their own.
+   *
+   * @throws {UsageError} when there is none, or a name is not possible or not unique
+   */
+  constructor(all: readonly Export[], observer?: Observer) {
     if (all.length === 0) throw new UsageError("there is no export to serve, expected at least one volume");
     const names = new Set<string>();
     for (const { name, description } of all) {
@@ -52,14 +65,35 @@ export class ExportTable {
       }
       names.add(name);
     }
-    this.all = all;
+    this.#all = all.map((each) => {
+      const offered = { ...each, observer: each.observer ?? observer, statistics: newStatistics() } as
+        & Offered
+        & { origin: Offered };
+      offered.origin = offered;
+      return offered;
+    });
+  }
+
+  /** Those that are offered now. */
+  get all(): readonly Offered[] {
+    return this.#all;
+  }
+
+  /** Offers it to nobody any more, nor its earlier states. */
+  withdraw(served: Offered): void {
+    this.#all = this.#all.filter((each) => each !== served);
+  }
+
+  /** Whether it, or what it is an earlier state of, is offered. */
+  offers(served: Offered): boolean {
+    return this.#all.includes(served.origin);
   }
 
   /**
    * Makes the export `NAME@SEQUENCE`: NAME as of a flush point. Undefined where the name means nothing of the kind; rejects
    * when that cannot be had. Whoever asked for it closes it.
    */
-  make(name: string): Promise<Export> | undefined {
+  make(name: string): Promise<Offered> | undefined {
     const [, base, digits] = frozenName.exec(name) ?? [];
     const served = base === undefined || this.find(name) ? undefined : this.find(base);
     if (served?.volume.frozen === undefined) return undefined;
@@ -68,13 +102,16 @@ export class ExportTable {
       description: `${served.description} as of flush point ${digits}`.trim().slice(0, stringBytesMax / 4),
       readOnly: true,
       volume,
+      observer: served.observer,
+      statistics: served.statistics,
+      origin: served,
       close: () => volume.close(),
     }));
   }
 
   /** The export of that name. "" finds the default export: the one named "", else the first. */
-  find(name: string): Export | undefined {
-    return this.all.find((each) => each.name === name) ?? (name === "" ? this.all[0] : undefined);
+  find(name: string): Offered | undefined {
+    return this.#all.find((each) => each.name === name) ?? (name === "" ? this.#all[0] : undefined);
   }
 }
 

@@ -26,7 +26,7 @@ import {
   payloadAdvertisedBytesMax,
 } from "./constants.ts";
 import { contextsFor, type MetaContext } from "./contexts.ts";
-import { type Export, type ExportTable, transmissionFlags } from "./exports.ts";
+import { type ExportTable, type Offered, transmissionFlags } from "./exports.ts";
 import type { InputBuffer } from "./input_buffer.ts";
 import {
   decodeInfoRequest,
@@ -46,7 +46,7 @@ const knownOptions: ReadonlySet<number> = new Set(Object.values(option));
 /** What was agreed when the transmission starts. */
 export interface Agreement {
   /** What is served to this client. */
-  readonly served: Export;
+  readonly served: Offered;
   /** How requests are answered; with extended headers they have 64-bit lengths too. */
   readonly form: ReplyForm;
   /** What BLOCK_STATUS tells of this export. */
@@ -81,12 +81,12 @@ export class Negotiation {
   #fixed = false;
   #form: ReplyForm = replyForm.simple;
   /** The last selection of contexts, which counts for one export only. */
-  #selected: { served: Export; contexts: readonly MetaContext[] } | null = null;
+  #selected: { served: Offered; contexts: readonly MetaContext[] } | null = null;
   #options = 0;
   /** The option whose data is being collected or thrown away. */
   #pending: { option: number; collect: boolean } | null = null;
   /** Exports that were made for this client, or why they could not be. */
-  readonly #made = new Map<string, Export | string>();
+  readonly #made = new Map<string, Offered | string>();
   /** The option that waited for one. */
   #resumed: { code: number; data: Uint8Array } | null = null;
   #released = false;
@@ -144,9 +144,10 @@ export class Negotiation {
     return true;
   }
 
-  #find(name: string): Export | undefined {
+  #find(name: string): Offered | undefined {
     const made = this.#made.get(name);
-    return typeof made === "object" ? made : this.#exports.find(name);
+    if (typeof made === "object") return this.#exports.offers(made) ? made : undefined;
+    return this.#exports.find(name);
   }
 
   #unknown(code: number, name: string): void {
@@ -344,16 +345,16 @@ export class Negotiation {
     this.#reply(code, optionReply.ack);
   }
 
-  #contexts(served: Export): readonly MetaContext[] {
+  #contexts(served: Offered): readonly MetaContext[] {
     return this.#selected?.served === served ? this.#selected.contexts : [];
   }
 
-  #flags(served: Export): number {
+  #flags(served: Offered): number {
     const payloads = this.#form === replyForm.extended && this.#contexts(served).length > 0;
     return transmissionFlags(served, { chunks: this.#form !== replyForm.simple, payloads });
   }
 
-  #agree(served: Export): void {
+  #agree(served: Offered): void {
     this.agreement = { served, form: this.#form, contexts: this.#contexts(served) };
   }
 

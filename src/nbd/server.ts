@@ -20,7 +20,7 @@ import { Connection } from "./connection.ts";
 import { Budget } from "./budget.ts";
 import { closingMsMax } from "./constants.ts";
 import { EventDriver } from "./event_connection.ts";
-import { type Export, ExportTable } from "./exports.ts";
+import { type Export, ExportTable, type Offered } from "./exports.ts";
 import { completeLimits, type Limits } from "./limits.ts";
 import type { TlsMode } from "./negotiation.ts";
 import { newStatistics, type Observer, type Statistics } from "./statistics.ts";
@@ -63,14 +63,28 @@ export interface ServeOptions {
   limits?: Partial<Limits> | undefined;
 }
 
+/** One of the exports that are served. */
+export interface ServedExport {
+  /** What clients ask for. */
+  readonly name: string;
+  /** Connections of clients that have chosen it. */
+  readonly clients: number;
+  /** What was counted of it since the start. */
+  readonly statistics: Readonly<Statistics>;
+  /** Offers it no more, and ends its connections as {@linkcode Server.close} does; the other exports are served on. */
+  withdraw(): Promise<void>;
+}
+
 /** A running server. */
 export interface Server extends AsyncDisposable {
   /** Where it listens, with the ports that were bound, in the order of `listen`; clients take them as they are. */
   readonly uris: readonly string[];
   /** Open connections. */
   readonly clients: number;
-  /** What was counted since the start. */
+  /** What was counted since the start, of all exports. */
   readonly statistics: Readonly<Statistics>;
+  /** What is served, in the order in which it was given. */
+  readonly exports: readonly ServedExport[];
   /** Resolves when no connection is open: at once, or when the last client has left. */
   idle(): Promise<void>;
   /**
@@ -195,7 +209,7 @@ function exportTable(
       `a URI to listen on names the export "${stray}", but ${names} is served: use one name`,
     );
   }
-  return new ExportTable(exports);
+  return new ExportTable(exports, options.observer);
 }
 
 function isList(volumes: Volume | readonly Export[]): volumes is readonly Export[] {
@@ -204,12 +218,11 @@ function isList(volumes: Volume | readonly Export[]): volumes is readonly Export
 
 class NbdServer implements Server {
   readonly uris: readonly string[];
-  readonly statistics: Statistics = newStatistics();
+  readonly exports: readonly ServedExport[];
   readonly #listeners: readonly IoListener[];
   readonly #exports: ExportTable;
   readonly #clock: Clock;
   readonly #warn: (message: string) => void;
-  readonly #observer: Observer | undefined;
   readonly #limits: Limits;
   readonly #budget: Budget;
   readonly #tls: TlsMode;
@@ -232,12 +245,13 @@ class NbdServer implements Server {
     this.#exports = exports;
     this.#clock = options.clock ?? systemClock;
     this.#warn = options.warn ?? ((message) => console.warn(message));
-    this.#observer = options.observer;
     this.#limits = limits;
     this.#tls = options.tls?.mode ?? "off";
     this.#budget = new Budget(limits.totalBytes, limits.stallSeconds * 1000, this.#clock);
+    const offered = exports.all;
+    this.exports = offered.map((each) => this.#served(each));
     this.uris = listeners.map(({ address }) =>
-      formatNbdUri(address, exports.all[0]!.name, { tls: options.tls?.mode === "require" })
+      formatNbdUri(address, offered[0]!.name, { tls: options.tls?.mode === "require" })
     );
     this.#accepting = listeners.map((listener) => this.#accept(listener));
     if (streams !== undefined) this.#welcome(streams);
@@ -245,6 +259,29 @@ class NbdServer implements Server {
 
   get clients(): number {
     return this.#connections.size;
+  }
+
+  get statistics(): Statistics {
+    const total = newStatistics();
+    for (const { statistics } of this.exports) {
+      for (const key of Object.keys(total) as (keyof Statistics)[]) total[key] += statistics[key];
+    }
+    return total;
+  }
+
+  #served(offered: Offered): ServedExport {
+    const connections = () => [...this.#connections.keys()].filter(({ served }) => served === offered);
+    return {
+      name: offered.name,
+      statistics: offered.statistics,
+      get clients() {
+        return connections().length;
+      },
+      withdraw: async () => {
+        this.#exports.withdraw(offered);
+        await this.#disconnect(connections());
+      },
+    };
   }
 
   async idle(): Promise<void> {
@@ -289,8 +326,6 @@ class NbdServer implements Server {
     if (this.#closing !== null || (full && !this.#makeRoom())) return socket.close();
     const options = {
       exports: this.#exports,
-      statistics: this.statistics,
-      observer: this.#observer,
       clock: this.#clock,
       warn: this.#warn,
       limits: this.#limits,
@@ -325,19 +360,23 @@ class NbdServer implements Server {
     for (const listener of this.#listeners) listener.close();
     for (const wake of this.#pauses) wake();
     await Promise.all(this.#accepting);
-    for (const connection of this.#connections.keys()) connection.shutdown();
-    const all = Promise.all(this.#connections.values());
+    await this.#disconnect([...this.#connections.keys()]);
+    this.#budget.close();
+  }
+
+  async #disconnect(connections: readonly (Connection | EventDriver)[]): Promise<void> {
+    for (const connection of connections) connection.shutdown();
+    const all = Promise.all(connections.map((connection) => this.#connections.get(connection)));
     // Whoever is still there at the deadline is dropped; what still waits for the volume then is the volume's.
     let cancel = () => {};
     const deadline = new Promise<void>((resolve) => {
       cancel = this.#clock.after(closingMsMax, () => {
-        for (const connection of this.#connections.keys()) connection.drop();
+        for (const connection of connections) connection.drop();
         resolve();
       });
     });
     await Promise.race([all, deadline]);
     cancel();
-    this.#budget.close();
   }
 
   #pause(delayMs: number): Promise<void> {

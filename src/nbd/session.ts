@@ -18,24 +18,19 @@ import type { Volume } from "../cache/volume.ts";
 import type { Clock } from "../clock.ts";
 import type { Budget, Share } from "./budget.ts";
 import { handshakeBufferBytes, inputBufferBytes, outputBufferBytes } from "./constants.ts";
-import type { ExportTable } from "./exports.ts";
+import type { ExportTable, Offered } from "./exports.ts";
 import { InputBuffer } from "./input_buffer.ts";
 import { Lender } from "./lender.ts";
 import type { Limits } from "./limits.ts";
 import { Negotiation, type TlsMode } from "./negotiation.ts";
 import { OutputBuffer } from "./output_buffer.ts";
-import type { Observer, Statistics } from "./statistics.ts";
 import { Transmission } from "./transmission.ts";
 
 /** What a session needs from around it. */
 export interface SessionOptions {
   /** What is offered. */
   exports: ExportTable;
-  /** Where requests are counted. */
-  statistics: Statistics;
-  /** Who is told how long requests took. */
-  observer?: Observer | undefined;
-  /** Time for the observer. */
+  /** Time for observers. */
   clock: Clock;
   /** Takes a sentence for the operator. */
   warn: (message: string) => void;
@@ -86,6 +81,11 @@ export class Session {
       this.#run();
       options.onOutput();
     });
+  }
+
+  /** What the client has chosen, or that of which it has chosen an earlier state. */
+  get served(): Offered | undefined {
+    return this.#negotiation.agreement?.served.origin;
   }
 
   /** True until the client has chosen an export. */
@@ -260,13 +260,14 @@ export class Session {
     if (negotiation.ending !== null) this.#end(negotiation.ending);
     if (negotiation.isWaiting) this.#options.onPromise?.();
     if (negotiation.ending !== null || negotiation.agreement === null) return false;
-    const { statistics, observer = null, clock, warn, limits, onPromise = () => {} } = this.#options;
+    const { clock, warn, limits, onPromise = () => {} } = this.#options;
     const onCompletion = () => this.#completed();
     const onFailure = (thrown: unknown) => {
       this.#fail(thrown);
       this.#options.onOutput();
     };
-    this.#enlarge(negotiation.agreement.served.volume);
+    const { statistics, observer = null, volume } = negotiation.agreement.served;
+    this.#enlarge(volume);
     const lender = this.#lender;
     const onRoom = () => this.#roomCame();
     const context = {

@@ -5,7 +5,7 @@ import { UsageError } from "../../src/errors.ts";
 import { openNotifier } from "../../src/io/notify.ts";
 import { Client, RawClient } from "../nbd/client.ts";
 import { Opt, Rep } from "../nbd/wire.ts";
-import { assert, assertEquals, assertStringIncludes, assertThrows } from "../assert.ts";
+import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows } from "../assert.ts";
 import { cliPath, runHere, ServerProcess, Temp } from "./support.ts";
 import { probeRing } from "../../src/io/ring/mod.ts";
 
@@ -111,6 +111,76 @@ async function severalExports(io: string): Promise<void> {
 for (const io of probeRing().usable ? ["ring", "portable"] : ["portable"]) {
   Deno.test(`serve --config: several exports from one process, each with its own cache, description and rights (${io})`, () =>
     severalExports(io));
+}
+
+/** Two exports: both have a control address beside their caches, and one is on a port. */
+async function severalControls(io: string): Promise<void> {
+  await using temp = await Temp.make();
+  const exports = [];
+  for (const name of ["one", "two"]) {
+    const [cache, backing] = [temp.join(`${name}.nbb`), await temp.sparse(`${name}.img`, 16 << 20)];
+    const made = await runHere("format", "--cache", cache, "--backing", backing, "--cache-size", "16MiB");
+    assertEquals(made.code, 0, made.err);
+    exports.push(
+      `[[export]]\nname = "${name}"\ncache = "${cache}"\nbacking = "${backing}"\nset = { writeback = "off" }\n`,
+    );
+  }
+  const [file, token] = [temp.join("serve.toml"), temp.join("token")];
+  await Deno.writeTextFile(file, `${exports.join("")}control = "127.0.0.1:0"\ntoken-file = "${token}"\n`);
+  const server = await ServerProcess.start(["--config", file, "--io", io, "--listen", "nbd://127.0.0.1:0"]);
+  try {
+    const uri = server.uris[0]!.replace(/one$/, "");
+    const port = /export "two": control address: (http:\S+), with the token in/.exec(
+      server.notes.join("\n"),
+    )![1]!;
+    const [first, second] = [["--cache", temp.join("one.nbb")], ["--control", port, "--token-file", token]];
+    const status = async (where: string[]) => {
+      const { code, out, err } = await runHere("status", ...where, "--json");
+      assertEquals(code, 0, err);
+      return JSON.parse(out);
+    };
+    const clients = await Promise.all(
+      ["one", "two"].map((exportName) => Client.connect(uri, { exportName })),
+    );
+    assertEquals(await clients[0]!.write(4096, new Uint8Array(8192).fill(1)), 0);
+    assertEquals(await clients[1]!.write(4096, new Uint8Array(4096).fill(2)), 0);
+    assertEquals([(await status(first)).cache.dirtyBlocks, (await status(second)).cache.dirtyBlocks], [
+      2,
+      1,
+    ]);
+    const set = await runHere("set", "full_timeout=7", ...second);
+    assertEquals(set.code, 0, set.err);
+
+    const detached = await runHere("detach", ...first);
+    assertEquals(detached.code, 0, detached.err);
+    assertEquals((await Deno.readFile(temp.join("one.img")))[4096 + 8191], 1);
+    assertEquals(
+      (await runHere("check", "--cache", temp.join("one.nbb"), "--backing", temp.join("one.img"))).code,
+      0,
+    );
+    await assertRejects(() => Deno.lstat(temp.join("one.nbb.sock")), Deno.errors.NotFound);
+    await assertRejects(() => Client.connect(uri, { exportName: "one" }));
+    assertEquals(
+      await clients[1]!.write(8192, new Uint8Array(4096).fill(3)),
+      0,
+      "the other one is served on",
+    );
+    assertEquals((await status(second)).cache.dirtyBlocks, 2);
+
+    const last = await runHere("detach", ...second);
+    assertEquals(last.code, 0, last.err);
+    for (const client of clients) client.close();
+    assertEquals(await server.ended(), 0, server.notes.join("\n"));
+    assertEquals((await Deno.readFile(temp.join("two.img")))[8192], 3);
+    await assertRejects(() => Deno.lstat(token), Deno.errors.NotFound);
+  } finally {
+    await server.kill();
+  }
+}
+
+for (const io of probeRing().usable ? ["ring", "portable"] : ["portable"]) {
+  Deno.test(`serve --config: each cache is looked at, tuned and detached on its own (${io})`, () =>
+    severalControls(io));
 }
 
 Deno.test("serve: what does not go together is refused", async () => {

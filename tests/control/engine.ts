@@ -2,20 +2,24 @@
 
 import { formatCache, MemoryDevice, openCache } from "../../mod.ts";
 import type { ControlTarget } from "../../src/control/target.ts";
-import { ServedCache } from "../../src/host/served.ts";
+import type { ServedCache } from "../../src/host/served.ts";
+import { ServedCaches } from "../../src/host/served_caches.ts";
 import { mib } from "../../src/units.ts";
 
 /** A cache that is served, as a target of control. */
 export class TestEngine implements AsyncDisposable {
   readonly target: ControlTarget;
-  private constructor(readonly served: ServedCache) {
+  readonly served: ServedCache;
+
+  private constructor(readonly caches: ServedCaches) {
+    const served = this.served = caches.all[0]!;
     this.target = {
       io: "portable",
       ioReason: "the test says so",
       status: () => Promise.resolve(served.status()),
       map: () => Promise.resolve(served.map()),
       tune: (settings) => Promise.resolve(served.tune(settings)),
-      mirror: (action, onProgress) => this.served.mirror(action, onProgress),
+      mirror: (action, onProgress) => served.mirror(action, onProgress),
       drain: (onProgress) => served.drain(onProgress),
       history: (limit) => served.history(limit),
       hold: (release) => served.hold(release),
@@ -27,7 +31,9 @@ export class TestEngine implements AsyncDisposable {
     const pair = { cache: new MemoryDevice(16 * mib), backing: new MemoryDevice(32 * mib) };
     await formatCache(pair);
     const cache = await openCache({ ...pair, tunables: { writeback: "off" }, warn: () => {} });
-    return new TestEngine(await ServedCache.start(cache, { listen: "nbd://127.0.0.1:0", warn: () => {} }));
+    return new TestEngine(
+      await ServedCaches.start([{ cache }], { listen: "nbd://127.0.0.1:0", warn: () => {} }),
+    );
   }
 
   /** Writes `count` blocks. */
@@ -36,6 +42,6 @@ export class TestEngine implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.served.close();
+    await this.caches.close();
   }
 }

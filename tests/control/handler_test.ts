@@ -73,7 +73,7 @@ test("ControlHandler: GET /status has every field of the contract, as numbers", 
 test("ControlHandler: /healthz is one word, and 503 once nothing is served", async (ask, engine) => {
   const well = await ask("GET", "/healthz");
   assertEquals([well.status, await well.text()], [200, "serving\n"]);
-  await engine.served.close();
+  await engine.caches.close();
   const ended = await ask("GET", "/healthz");
   assertEquals([ended.status, await ended.text()], [503, "stopping\n"]);
 });
@@ -316,7 +316,7 @@ test(
     // A client that does not read keeps the newest only.
     assertEquals(second.split("event: message\n").length - 1, 100);
     assertStringIncludes(second, 'data: {"time":"now","level":"warning","message":"look\\n499"}\n\n');
-    const write = engine.served.server.statistics.write;
+    const write = engine.caches.server.statistics.write;
     const third = JSON.parse(/^event: status\ndata: (.*)\n\n$/.exec((await reader.read()).value!)![1]!);
     assertEquals([third.requests.write, third.recent.latencyMicros.write.count], [write, 0]);
     assert(third.recent.seconds > 0.5);

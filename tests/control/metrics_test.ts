@@ -17,7 +17,7 @@ interface Sample {
 
 async function page(): Promise<{ text: string; samples: Sample[]; types: Map<string, string> }> {
   await using engine = await TestEngine.start();
-  const client = await Client.connect(engine.served.server.uris[0]!, { structured: true });
+  const client = await Client.connect(engine.caches.server.uris[0]!, { structured: true });
   for (let i = 0; i < 20; i++) await client.write(i * 4096, new Uint8Array(4096));
   await client.read(0, 4096);
   await client.flush();

@@ -12,7 +12,7 @@ import { completeLimits, type Limits } from "../../src/nbd/limits.ts";
 import type { TlsMode } from "../../src/nbd/negotiation.ts";
 import { type Export, ExportTable } from "../../src/nbd/exports.ts";
 import { Session } from "../../src/nbd/session.ts";
-import { newStatistics, type Observer } from "../../src/nbd/statistics.ts";
+import type { Observer, Statistics } from "../../src/nbd/statistics.ts";
 import {
   clientFlags,
   contextData,
@@ -51,7 +51,7 @@ const idleClock: Clock = { ...systemClock, after: () => () => {} };
 
 export class Peer {
   readonly session: Session;
-  readonly statistics = newStatistics();
+  readonly statistics: Statistics;
   readonly warnings: string[] = [];
   /** What was sent and not yet taken. */
   received: Uint8Array<ArrayBuffer> = new Uint8Array();
@@ -67,13 +67,16 @@ export class Peer {
   constructor(volume: Volume, options: PeerOptions = {}) {
     const readOnly = options.readOnly ?? false;
     const limits = completeLimits(options.limits);
+    const exports = new ExportTable(
+      options.exports ?? [{ name: "", description: "", readOnly, volume }],
+      options.observer,
+    );
+    this.statistics = exports.all[0]!.statistics;
     this.session = new Session({
       limits,
       tls: options.tls,
       budget: options.budget ?? new Budget(limits.totalBytes, limits.stallSeconds * 1000, systemClock),
-      exports: new ExportTable(options.exports ?? [{ name: "", description: "", readOnly, volume }]),
-      statistics: this.statistics,
-      observer: options.observer,
+      exports,
       clock: options.clock ?? idleClock,
       warn: (message) => this.warnings.push(message),
       onOutput: () => this.#progress(),
