@@ -209,7 +209,7 @@ export const serve: Command = {
     {
       line: "nbdboost serve --config /etc/nbdboost.toml",
       says:
-        "serves every [[export]] of the file: name, cache, mirror, backing, description, read-only, control, token-file, set = { KEY = VALUE }",
+        "serves every [[export]] of the file: name, cache, mirror, backing, description, read-only, at, control, token-file, set = { KEY = VALUE }",
     },
   ],
   exits: {

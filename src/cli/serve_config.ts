@@ -37,7 +37,7 @@ export interface ExportConfig {
   backing: string;
   description: string;
   readOnly: boolean;
-  /** As of this flush point; not in the file. */
+  /** As of this flush point. */
   at?: number;
   acceptDamage: boolean;
   acceptUnreadable: boolean;
@@ -92,6 +92,11 @@ class Section {
     const value = this.text(key);
     if (value === undefined) throw this.#wrong(key, undefined, "a text in quotes");
     return value;
+  }
+
+  count(key: string): number | undefined {
+    const isCount = (value: unknown) => Number.isSafeInteger(value) && (value as number) >= 0;
+    return this.#take(key, isCount, "a whole number, not negative");
   }
 
   flag(key: string): boolean {
@@ -177,6 +182,16 @@ function exportOf(file: string, index: number, table: unknown): ExportConfig {
   const section = new Section(file, ` in export ${index + 1}`, table);
   const [mirror, control, tokenFile] = ["mirror", "control", "token-file"].map((key) => section.text(key));
   if (control !== undefined && control !== "off") inFile(file, () => parseControlAddress(control));
+  const at = section.count("at");
+  const readOnly = section.flag("read-only");
+  if (at !== undefined && !readOnly) {
+    throw new UsageError(
+      `Cannot use ${file}: "at" in export ${
+        index + 1
+      } is ${at} without read-only = true; expected both, as the past cannot ` +
+        "be written to (see nbdboost rewind)",
+    );
+  }
   const config: ExportConfig = {
     name: section.name("name") ?? "",
     cache: section.needed("cache"),
@@ -185,7 +200,8 @@ function exportOf(file: string, index: number, table: unknown): ExportConfig {
     ...(tokenFile === undefined ? {} : { tokenFile }),
     backing: section.needed("backing"),
     description: section.text("description") ?? "nbdboost",
-    readOnly: section.flag("read-only"),
+    readOnly,
+    ...(at === undefined ? {} : { at }),
     acceptDamage: section.flag("accept-damage"),
     acceptUnreadable: section.flag("accept-unreadable"),
     acceptChangedBacking: section.flag("accept-changed-backing"),

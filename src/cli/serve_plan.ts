@@ -36,6 +36,7 @@ const perExport = [
   "mirror",
   "backing",
   "export",
+  "at",
   "read-only",
   "set",
   "accept-damage",
@@ -55,9 +56,6 @@ export function servePlan(options: Options, listenStandard: string): ServePlan {
     );
   }
   const path = options.text("config");
-  if (path !== undefined && options.has("at")) {
-    throw new UsageError("Option --at is given besides --config: expected it with --cache and --backing.");
-  }
   const config = path === undefined ? planOf(options) : parseServeConfig(path, readConfig(path, options));
   const listen = options.list("listen");
   const limits = Object.assign({}, config.limits, ...options.list("limit").map(parseLimit));

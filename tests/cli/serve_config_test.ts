@@ -21,6 +21,7 @@ cache = "/a"
 backing = "/b"
 description = "a disk"
 read-only = true
+at = 4711
 set = { writeback = "on", full_timeout = 5 }
 [[export]]
 name = "other"
@@ -34,7 +35,7 @@ Deno.test("parseServeConfig: reads all that there is", () => {
   assertEquals([config.io, config.limits], ["portable", { connections: 9, totalBytes: 256 << 20 }]);
   const [disk, other] = config.exports;
   assertEquals([disk!.name, disk!.cache, disk!.backing, disk!.description], ["disk", "/a", "/b", "a disk"]);
-  assertEquals([disk!.readOnly, disk!.tunables], [true, { writeback: "on", fullTimeout: 5 }]);
+  assertEquals([disk!.readOnly, disk!.at, disk!.tunables], [true, 4711, { writeback: "on", fullTimeout: 5 }]);
   assertEquals([other!.readOnly, other!.description, other!.backing], [false, "nbdboost", "nbd://host/x"]);
 });
 
@@ -48,6 +49,8 @@ Deno.test("parseServeConfig: says what is wrong, where, and what was expected", 
     [`${one}colour = "red"`, '"colour" in export 1 is unknown'],
     ['[[export]]\ncache = "a"', '"backing" in export 1 is missing'],
     [`${one}read-only = "yes"`, '"read-only" in export 1 is "yes"; expected true or false'],
+    [`${one}at = 3`, '"at" in export 1 is 3 without read-only'],
+    [`${one}read-only = true\nat = -1`, "expected a whole number"],
     [`${one}set = { writeback = "maybe" }`, "expected auto, on or off"],
     [`limits = { connections = 0 }\n${one}`, "expected a whole number from 1"],
     [`listen = [1]\n${one}`, '"listen" is [1]'],
