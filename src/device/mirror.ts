@@ -204,12 +204,13 @@ export class MirrorDevice implements EventDevice, RedundantDevice {
     this.#check(offset, length);
     const turn = this.#turn;
     turn.writes++;
+    const locked = this.#locked;
+    const wait = locked && offset < locked.end && offset + length > locked.offset ? locked.done : undefined;
     let lost: { error: unknown } | undefined;
     try {
       await Promise.all([...this.#legs].map(async (leg) => {
         try {
-          const locked = leg === this.#target ? this.#locked : undefined;
-          if (locked && offset < locked.end && offset + length > locked.offset) await locked.done;
+          if (wait) await wait;
           if (leg.state === "dropped") return;
           this.#watch(leg);
           await action(leg);
@@ -369,7 +370,7 @@ export class MirrorDevice implements EventDevice, RedundantDevice {
     this.#legs.sort(nearestFirst);
   }
 
-  /** Keeps writes to the range from the leg that is copied to, once those under way have ended; release by calling. */
+  /** Keeps writes from the range, once those under way have ended; release by calling. */
   async #lock(range: Range): Promise<() => void> {
     let release = () => {};
     const done = new Promise<void>((resolve) => release = resolve);

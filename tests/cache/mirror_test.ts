@@ -302,6 +302,34 @@ Deno.test("mirror: a copy that was not completed never counts", async () => {
   assertEquals(await claims(pair), ["together", "together"]);
 });
 
+Deno.test("mirror: a bit that flips on the way from the only leg does not get onto its copy", async () => {
+  for (const { times, succeeds } of [{ times: 1, succeeds: true }, { times: Infinity, succeeds: false }]) {
+    const pair = await new Pair().format();
+    const cache = await pair.open();
+    await cache.write(0, block(1), { fua: true });
+    await cache.mirror!.drop("leg-b");
+    // The data block of the first record of this life.
+    const at = logOffset + blockBytes;
+    const right = pair.a.bytes[at]!;
+    let reads = 0;
+    pair.a.onRead = (offset, length) => {
+      if (offset > at || offset + length <= at) return;
+      pair.a.bytes[at] = ++reads <= times ? right ^ (1 << reads % 8) : right;
+    };
+    const copying = cache.mirror!.attach(pair.b);
+    if (succeeds) await copying;
+    else await assertRejects(() => copying, DeviceError, "others each time");
+    assert(reads > 1);
+    pair.a.bytes[at] = right;
+    assertEquals(await claims(pair), [succeeds ? "together" : "alone", succeeds ? "together" : "copying"]);
+    await cache.close();
+    if (!succeeds) continue;
+    const again = await pair.alone(pair.b, { acceptMissingMirror: true });
+    assertEquals(await read(again, 0), 1);
+    await again.close();
+  }
+});
+
 Deno.test("mirror: what one leg has wrongly, or cannot read, comes from the other and is mended", async () => {
   const pair = await new Pair().format();
   const cache = await pair.open();

@@ -24,12 +24,13 @@ const sparks = [
   "flushed",
   "closing",
   "leg mark",
+  "copied",
 ] as const;
 /** See {@linkcode sparks}. */
 export type Spark = typeof sparks[number];
 
 /** What happens on a plain cache device. */
-const plainSparks = sparks.filter((spark) => spark !== "leg mark");
+const plainSparks = sparks.filter((spark) => spark !== "leg mark" && spark !== "copied");
 /** What matters most where there are two legs. */
 export const legSparks: readonly Spark[] = ["leg mark", "leg mark", "leg mark", "flushed", "cache sync"];
 
@@ -47,7 +48,8 @@ export class Fuse {
   constructor(random: SeededRandom, choice: readonly Spark[] = plainSparks) {
     this.#random = random;
     this.spark = choice[random.below(choice.length)]!;
-    this.#count = 1 + random.below(this.spark === "leg mark" ? 5 : [1, 4, 16][random.below(3)]!);
+    if (this.spark === "copied") this.#count = 1;
+    else this.#count = 1 + random.below(this.spark === "leg mark" ? 5 : [1, 4, 16][random.below(3)]!);
   }
 
   /** Something happened. Tells how many more events this life has, if it was that. */

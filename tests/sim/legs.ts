@@ -15,6 +15,7 @@ import type { SeededRandom } from "../../src/random.ts";
 import { legSparks, type Spark } from "./fuse.ts";
 import type { Coverage } from "./coverage.ts";
 import { Decay } from "./faults.ts";
+import { drawLegHabits, type LegHabits, usualLegs } from "./leg_habits.ts";
 import { Medium } from "./medium.ts";
 import { Violation } from "./oracle.ts";
 import type { SimClock } from "./sim_clock.ts";
@@ -24,9 +25,12 @@ import type { Call, Fault, SimDisk } from "./sim_disk.ts";
 export interface LegsHost {
   readonly random: SeededRandom;
   readonly coverage: Coverage;
+  readonly oracle: { readonly tick: number };
   note(message: () => string): void;
   /** A handle on a medium for this life. */
   disk(medium: Medium): SimDisk;
+  /** Something after which this life may be short. */
+  happened(spark: Spark): void;
 }
 
 /** One leg. */
@@ -37,10 +41,14 @@ class SimLeg {
   isCurrent = true;
   /** A flush was answered without it: it must not be believed. */
   isStale = false;
+  /** Everything that was answered before this, on the oracle's clock, may be on it: a sync that succeeded began then. */
+  syncedTick = 0;
   /** It rotted since it was copied to last. */
   isRotten = false;
   /** It has been in service since the cache was opened, or was copied to since. */
   hasServed = false;
+  /** It was copied to in this life. */
+  isCopied = false;
   /** It fails: always, or sometimes. */
   trouble: "none" | "dead" | "hiccups" = "none";
 
@@ -54,15 +62,18 @@ export class Legs {
   readonly #host: LegsHost;
   readonly #legs: SimLeg[];
   readonly #sizeBytes: number;
+  readonly #habits: LegHabits;
   /** Legs that are handed to the cache in this life. */
   #there: SimLeg[] = [];
   #resync = false;
   /** How many times as long as others some calls take, by device and kind. */
   readonly slow: Readonly<Record<string, number>>;
 
-  constructor(host: LegsHost, sizeBytes: number, mirrored: boolean) {
+  constructor(host: LegsHost, sizeBytes: number, habits: LegHabits | undefined) {
+    const mirrored = habits !== undefined;
     this.#host = host;
     this.#sizeBytes = sizeBytes;
+    this.#habits = habits ?? usualLegs;
     // Legs are seldom as fast as each other.
     const { random } = host;
     this.slow = mirrored && random.chance(0.4)
@@ -73,17 +84,23 @@ export class Legs {
     );
   }
 
-  /** One world in four has a mirror. */
-  static mirroredOf(seed: number): boolean {
-    return Math.imul(seed, 0x9e3779b1) >>> 30 === 0;
+  /** What befalls the legs of the world `seed`, undefined where there is no mirror: one world in four has one. */
+  static habitsOf(seed: number, mirrored?: boolean): LegHabits | undefined {
+    return mirrored ?? Math.imul(seed, 0x9e3779b1) >>> 30 === 0 ? drawLegHabits(seed) : undefined;
   }
 
   get mirrored(): boolean {
     return this.#legs.length === 2;
   }
 
+  /** Share of lives with a fuse. */
+  get fuses(): number | undefined {
+    return this.mirrored ? this.#habits.fuses : undefined;
+  }
+
   /** What crashes wait for; undefined leaves it to chance. */
   get sparks(): readonly Spark[] | undefined {
+    if (this.#habits.sparks) return this.#habits.sparks;
     return this.mirrored && this.#host.random.chance(0.6) ? legSparks : undefined;
   }
 
@@ -112,9 +129,12 @@ export class Legs {
     if (!this.mirrored) return { cache: this.#host.disk(this.media[0]!) };
     const { random, coverage } = this.#host;
     const [a, b] = this.#legs as [SimLeg, SimLeg];
-    for (const leg of this.#legs) leg.trouble = "none";
+    for (const leg of this.#legs) {
+      leg.trouble = "none";
+      leg.isCopied = false;
+    }
     let there = [a, b];
-    if (random.chance(a.isCurrent && b.isCurrent ? 0.1 : 0.25)) {
+    if (random.chance(a.isCurrent && b.isCurrent ? this.#habits.leavesOut : 0.25)) {
       const kept = there.find((leg) => this.#mayStandAlone(leg) && random.chance(0.7)) ??
         there.find((leg) => this.#mayStandAlone(leg));
       if (kept) {
@@ -180,11 +200,21 @@ export class Legs {
     );
   }
 
-  /** A flush was answered. */
-  flushed(cache: Cache | undefined): void {
+  /** A leg is being synced; to be called when that has succeeded. */
+  syncing(device: string): () => void {
+    const { tick } = this.#host.oracle;
+    return () => {
+      for (const leg of this.#legs) if (leg.medium.name === device) leg.syncedTick = tick;
+    };
+  }
+
+  /** A flush was answered that covers what was answered up to `tick`: a leg may have been lost after it was synced for that. */
+  flushed(cache: Cache | undefined, tick: number): void {
     if (!this.mirrored || !cache) return;
     this.#look(cache);
-    for (const leg of this.#legs) if (!this.#isGiven(cache, leg)) leg.isStale = true;
+    for (const leg of this.#legs) {
+      if (!this.#isGiven(cache, leg) && leg.syncedTick < tick) leg.isStale = true;
+    }
   }
 
   /** It gets all that a flush covers, whether it counts already or not. */
@@ -200,10 +230,15 @@ export class Legs {
     const name = /^the mirror is whole again: (\w+) /.exec(message)?.[1];
     for (const leg of this.#legs) {
       if (leg.medium.name !== name) continue;
-      leg.hasServed = true;
       leg.isStale = leg.isRotten = false;
-      this.#host.coverage.count("copies completed");
+      this.#copied(leg);
     }
+  }
+
+  #copied(leg: SimLeg): void {
+    leg.hasServed = leg.isCopied = true;
+    this.#host.coverage.count("copies completed");
+    this.#host.happened("copied");
   }
 
   /** A leg that was not in service and is so now has been copied to. */
@@ -212,9 +247,8 @@ export class Legs {
       if (leg.hasServed || !this.#isGiven(cache, leg)) continue;
       leg.isStale = false;
       if (!this.#serves(cache, leg)) continue;
-      leg.hasServed = true;
       leg.isRotten = false;
-      this.#host.coverage.count("copies completed");
+      this.#copied(leg);
     }
   }
 
@@ -230,8 +264,10 @@ export class Legs {
     } else if (mayHaveDropped && b.isCurrent) a.isCurrent = false;
     for (const [leg, other] of [[a, b], [b, a]] as const) {
       const worthless = !leg.isCurrent && random.chance(0.1);
-      const lost = this.#mayStandAlone(other) && leg.isCurrent && random.chance(0.03);
+      const share = other.isCopied && !leg.isCopied ? this.#habits.losesSource : 0.03;
+      const lost = this.#mayStandAlone(other) && leg.isCurrent && random.chance(share);
       if (!worthless && !lost) continue;
+      if (lost && other.isCopied) coverage.count("copies left alone");
       this.#host.note(() => `the leg ${leg.medium.name} is lost for good`);
       coverage.count("legs lost for good");
       this.#renew(leg);
@@ -242,12 +278,16 @@ export class Legs {
     leg.medium = new Medium(this.#sizeBytes, leg.medium.name);
     leg.decay = new Decay();
     leg.isCurrent = leg.isRotten = leg.isStale = false;
+    leg.syncedTick = 0;
   }
 
   /** After a clean close, one of two good legs rots. Nothing may come of it while the other is there. */
   rotOne(): void {
     const { random, coverage, note } = this.#host;
-    if (!this.mirrored || !this.#legs.every((leg) => this.#mayStandAlone(leg)) || !random.chance(0.3)) return;
+    if (
+      !this.mirrored || !this.#legs.every((leg) => this.#mayStandAlone(leg)) ||
+      !random.chance(this.#habits.rots)
+    ) return;
     const leg = this.#legs[random.below(2)]!;
     leg.decay.act(leg.medium, random, (message) => note(() => `${leg.medium.name}: ${message}`));
     leg.isRotten = true;
@@ -278,7 +318,7 @@ export class Legs {
   async trouble(cache: Cache, clock: SimClock, latencyMs: number, isOver: () => boolean): Promise<void> {
     if (!this.mirrored) return;
     const { random } = this.#host;
-    const pauseMs = latencyMs * [1, 3, 10, 100][random.below(4)]!;
+    const pauseMs = latencyMs * this.#habits.pauses[random.below(this.#habits.pauses.length)]!;
     for (;;) {
       await new Promise<void>((resolve) => clock.after(pauseMs * (1 + random.below(8)), resolve));
       if (clock.stopped || isOver()) return;

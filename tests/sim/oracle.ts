@@ -104,6 +104,11 @@ export class Oracle {
     return version;
   }
 
+  /** Grows with all that is asked and answered. */
+  get tick(): number {
+    return this.#tick;
+  }
+
   /** It was answered with success. */
   answer(version: Version, durable: boolean): void {
     version.answered = ++this.#tick;

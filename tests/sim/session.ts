@@ -262,7 +262,7 @@ export class Session {
     await this.#cache.flush();
     if (this.#clock.stopped) return;
     oracle.answerFlush(covered);
-    this.#world.happened("flushed");
+    this.#world.happened("flushed", Math.max(0, ...covered.map(({ answered }) => answered)));
     this.#world.mix(number, covered.length);
     this.#world.note(() => `#${number} ok`);
     this.#world.coverage.count("flushes");

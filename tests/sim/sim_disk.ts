@@ -82,6 +82,8 @@ export class SimDisk implements BlockDevice {
   fault: FaultHook = () => undefined;
   /** Called for each call when it is issued. */
   onCall: (call: Call) => void = () => {};
+  /** Called when a sync begins; gives what is called when it has succeeded. */
+  onSync: () => () => void = () => () => {};
 
   constructor(options: {
     medium: Medium;
@@ -160,6 +162,7 @@ export class SimDisk implements BlockDevice {
 
   sync(): Promise<void> {
     const mark = this.medium.completedMark;
+    const synced = this.onSync();
     return this.#call({ kind: "sync", offset: 0, length: 0 }, (fault) => {
       if (this.#losses > this.#lossesTold) {
         this.#lossesTold = this.#losses;
@@ -171,6 +174,7 @@ export class SimDisk implements BlockDevice {
         throw fault.error;
       }
       this.medium.settle(mark);
+      synced();
     });
   }
 

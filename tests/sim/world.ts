@@ -18,6 +18,7 @@ import type { Coverage } from "./coverage.ts";
 import { Faults } from "./faults.ts";
 import { Fuse, type Spark, sparkOf } from "./fuse.ts";
 import { kernelPool } from "./kernel_pool.ts";
+import { withLegHabits } from "./leg_habits.ts";
 import { Legs } from "./legs.ts";
 import { endMachine } from "./outage.ts";
 import { Oracle, Violation } from "./oracle.ts";
@@ -64,7 +65,8 @@ export class World {
   readonly oracle: Oracle;
   readonly #legs: Legs;
   readonly #backingMedium: Medium;
-  #clock = new SimClock(0);
+  /** Of this life. */
+  clock = new SimClock(0);
   #hash = 0x811c9dc5;
   #crashes = 0;
   #violation: string | undefined;
@@ -91,7 +93,7 @@ export class World {
     coverage: Coverage,
     trace?: string[],
     light?: boolean,
-    mirrored = Legs.mirroredOf(seed),
+    mirrored?: boolean,
   ) {
     this.seed = seed;
     this.coverage = coverage;
@@ -99,13 +101,15 @@ export class World {
     this.random = new SeededRandom(seed);
     for (let i = 0; i < 8; i++) this.random.next();
     const bent = bend(drawShape(this.random, faulty, light), this.random);
-    this.shape = withFeatures(bent, drawFeatures(seed));
+    const legHabits = Legs.habitsOf(seed, mirrored);
+    this.shape = withLegHabits(withFeatures(bent, drawFeatures(seed)), legHabits, seed);
     const { backingBytes, segmentBlocks, segmentCount } = this.shape;
     this.oracle = new Oracle(backingBytes, this.shape.odd);
-    const host = { random: this.random, coverage, note: this.note.bind(this), disk: this.#disk.bind(this) };
-    this.#legs = new Legs(host, mib + segmentBlocks * segmentCount * blockBytes, mirrored);
+    this.#legs = new Legs(this, mib + segmentBlocks * segmentCount * blockBytes, legHabits);
     this.#backingMedium = new Medium(backingBytes, "backing");
-    this.note(() => `world ${seed}${mirrored ? ", mirrored" : ""}: ${JSON.stringify(this.shape)}`);
+    this.note(() =>
+      `world ${seed}${legHabits ? `, mirrored (${legHabits.name})` : ""}: ${JSON.stringify(this.shape)}`
+    );
   }
 
   /** Lives until `crashes` have happened, or something is wrong. */
@@ -115,11 +119,10 @@ export class World {
       while (this.#crashes < crashes) await this.#live();
     } catch (error) {
       if (this.#violation === undefined && !(error instanceof WorldEnd)) {
-        const isFault = error instanceof Error && !(error instanceof Violation);
-        this.#violation = isFault ? error.stack! : String(error);
+        this.#violation = error instanceof Violation ? String(error) : (error as Error).stack ?? `${error}`;
       }
     }
-    this.#clock.stop();
+    this.clock.stop();
     if (this.#violation !== undefined) {
       this.note(() => `VIOLATION ${this.#violation}`);
       this.note(() => JSON.stringify(this.#cache?.status()));
@@ -133,9 +136,9 @@ export class World {
   }
 
   /** Enters a line into the trace, if there is one. */
-  note(message: () => string): void {
-    this.trace?.push(`${this.#clock.monotonicMs().toFixed(3).padStart(10)} ${message()}`);
-  }
+  readonly note = (message: () => string): void => {
+    this.trace?.push(`${this.clock.monotonicMs().toFixed(3).padStart(10)} ${message()}`);
+  };
 
   readonly #tell = (message: string): void => this.note(() => message);
 
@@ -145,18 +148,19 @@ export class World {
   }
 
   /** Something after which this life may be short. */
-  happened(spark: Spark | undefined): void {
-    if (spark === "flushed") this.#legs.flushed(this.#cache);
+  happened(spark: Spark | undefined, tick = 0): void {
+    if (spark === "flushed") this.#legs.flushed(this.#cache, tick);
     this.#budget = Math.min(this.#budget, this.#fuse?.note(spark) ?? Infinity);
   }
 
-  #disk(medium: Medium): SimDisk {
+  /** A handle on a medium for this life. */
+  disk(medium: Medium): SimDisk {
     const { random } = this;
     const { latencyMs } = this.shape;
     const slow = { ...this.#legs.slow, ...this.shape.slow };
     const disk = new EventDisk({
       medium,
-      clock: this.#clock,
+      clock: this.clock,
       random,
       latencyMs: (kind) =>
         (slow[`${medium.name} ${kind}`] ?? 1) * latencyMs *
@@ -165,6 +169,7 @@ export class World {
     });
     const device = medium.name === "cache" ? 1 : medium.name === "mirror" ? 3 : 2;
     disk.fault = (_, call) => this.#legs.fault(medium.name, call) ?? this.#faults?.decide(medium.name, call);
+    disk.onSync = () => this.#legs.syncing(medium.name);
     disk.onCall = (call) => {
       const { kind, offset, length } = call;
       this.happened(sparkOf(medium.name, call));
@@ -193,10 +198,10 @@ export class World {
     for (;;) {
       for (let i = 0; i < this.shape.turns; i++) await null;
       // Time does not jump while code is on its way to its next call.
-      let waitMs = this.#clock.untilNextMs;
+      let waitMs = this.clock.untilNextMs;
       for (let i = 0; waitMs > longMs && i < (waitMs > veryLongMs ? turnsMax * 50 : turnsMax); i++) {
         await null;
-        waitMs = this.#clock.untilNextMs;
+        waitMs = this.clock.untilNextMs;
       }
       if (this.#violation !== undefined) throw new Violation(this.#violation);
       if (done()) return true;
@@ -205,19 +210,19 @@ export class World {
         throw new Violation(`${eventsMax} events have passed and nothing came of them`);
       }
       this.#events++;
-      if (!this.#clock.step()) throw new Violation("nothing is left to happen, and a request still waits");
+      if (!this.clock.step()) throw new Violation("nothing is left to happen, and a request still waits");
     }
   }
 
   async #format(): Promise<void> {
-    this.#clock = new SimClock(0);
+    this.clock = new SimClock(0);
     this.#budget = Infinity;
     const { cache, ...mirror } = this.#legs.fresh();
     const done = settled(
-      formatDevices(cache, this.#disk(this.#backingMedium), {
+      formatDevices(cache, this.disk(this.#backingMedium), {
         ...mirror,
         segmentBlocks: this.shape.segmentBlocks,
-        clock: this.#clock,
+        clock: this.clock,
         random: this.random.fill,
       }),
     );
@@ -233,7 +238,7 @@ export class World {
   async #live(): Promise<void> {
     const random = this.random;
     this.#life++;
-    this.#clock = new SimClock(this.#clock.monotonicMs() + 1);
+    this.clock = new SimClock(this.clock.monotonicMs() + 1);
     // Short lives end inside recovery; a third of them on purpose.
     const short = random.chance(this.#killed ? 0.5 : this.shape.light ? 0.3 : 0.15);
     // Opening takes some twenty events. A light world, where that is most of a life, counts from there on.
@@ -246,7 +251,7 @@ export class World {
     this.#faults = this.shape.faulty
       ? new Faults(random, this.#legs.sizeBytes, this.shape.troubles, this.shape.bypassBytes > 0)
       : undefined;
-    this.#fuse = random.chance(this.#legs.mirrored ? 0.6 : this.shape.fuses)
+    this.#fuse = random.chance(this.#legs.fuses ?? this.shape.fuses)
       ? new Fuse(random, this.shape.sparks ?? this.#legs.sparks)
       : undefined;
     if (this.#faults) this.coverage.count(`lives with ${this.#faults.trouble}`);
@@ -276,7 +281,7 @@ export class World {
 
   #crash(outcome: string): void {
     const random = this.random;
-    this.#clock.stop();
+    this.clock.stop();
     this.#crashes++;
     this.coverage.crashes++;
     this.coverage.count(`crashes while ${outcome}`);
@@ -311,7 +316,7 @@ export class World {
     if (this.#faults) this.#faults.active = true;
     const session = new Session(this, cache);
     for (let i = 0; i < this.shape.clients; i++) session.start();
-    this.#legs.trouble(cache, this.#clock, this.shape.latencyMs, () => session.stopping).catch((error) =>
+    this.#legs.trouble(cache, this.clock, this.shape.latencyMs, () => session.stopping).catch((error) =>
       this.wrong(`${error.stack}`)
     );
     const { closes, lifeEvents } = this.shape;
@@ -372,9 +377,9 @@ export class World {
   #options(legs: Partial<EngineOptions> & { cache: SimDisk }): EngineOptions {
     return {
       ...legs,
-      backing: this.#disk(this.#backingMedium),
+      backing: this.disk(this.#backingMedium),
       tunables: { ...this.shape.tunables, ...featureTunables(this.shape, this.#faults?.trouble) },
-      clock: this.#clock,
+      clock: this.clock,
       random: this.random.fill,
       bufferCount: this.shape.bufferCount,
       unsyncedBlocks: this.shape.unsyncedBlocks,
@@ -439,11 +444,7 @@ export class World {
     }
     this.oracle.answerFlush(covered);
     this.#lastClosedInOrder = true;
-    this.#clock.stop();
+    this.clock.stop();
     return "closed";
-  }
-
-  get clock(): SimClock {
-    return this.#clock;
   }
 }
