@@ -63,6 +63,7 @@ export class Legs {
   readonly #legs: SimLeg[];
   readonly #sizeBytes: number;
   readonly #habits: LegHabits;
+  #cache: Cache | undefined;
   /** Legs that are handed to the cache in this life. */
   #there: SimLeg[] = [];
   #resync = false;
@@ -186,6 +187,7 @@ export class Legs {
   /** The cache was opened. */
   opened(cache: Cache): void {
     if (!this.mirrored) return;
+    this.#cache = cache;
     for (const leg of this.#legs) {
       leg.hasServed = this.#serves(cache, leg);
       if (leg.isStale && leg.hasServed) {
@@ -204,7 +206,11 @@ export class Legs {
   syncing(device: string): () => void {
     const { tick } = this.#host.oracle;
     return () => {
-      for (const leg of this.#legs) if (leg.medium.name === device) leg.syncedTick = tick;
+      const leg = this.#legs.find(({ medium }) => medium.name === device);
+      if (leg === undefined) return;
+      leg.syncedTick = tick;
+      // With this, the content of a complete copy is durable, whatever becomes of the marks that are to say so.
+      if (leg.isStale && this.#cache && this.#isGiven(this.#cache, leg)) leg.isStale = false;
     };
   }
 
@@ -255,6 +261,7 @@ export class Legs {
   /** The machine has stopped, with this cache open if there was one. */
   stopped(cache: Cache | undefined, mayHaveDropped: boolean): void {
     if (!this.mirrored) return;
+    this.#cache = undefined;
     const { random, coverage } = this.#host;
     const [a, b] = this.#legs as [SimLeg, SimLeg];
     if (cache) {

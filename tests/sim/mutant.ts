@@ -26,7 +26,7 @@ export interface Mutant {
   /** Which crash, or which failure of a device, it opens the door to. */
   why: string;
   /** Where it shows; in all worlds, unless it needs devices that fail and rot. */
-  world?: "good" | "faulty" | "mirrored";
+  world?: "good" | "faulty" | "mirrored" | "mirrored faulty";
   /** More than one where a second defence would hold. */
   edits: Edit[];
 }

@@ -67,7 +67,7 @@ async function hunt(mutant: Mutant): Promise<Outcome[]> {
     for (let i = 0; i < seeds; i++) {
       const args = ["--from", String(1 + i * seedStep), "--worlds", String(worlds), "--crashes", "Infinity"];
       args.push("--minutes", String(minutes));
-      if (mutant.world) args.push(`--${mutant.world}`);
+      for (const word of mutant.world?.split(" ") ?? []) args.push(`--${word}`);
       const outcome = await simulate(directory, args, minutes * 60_000 + hangMs);
       outcomes.push(outcome);
       if (outcome.again.length > 0) await acquit(outcome);

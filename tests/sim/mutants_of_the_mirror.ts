@@ -7,6 +7,7 @@
 import type { Mutant } from "./mutant.ts";
 
 const mirror = "src/device/mirror.ts";
+const copy = "src/device/mirror_copy.ts";
 const legs = "src/cache/legs.ts";
 
 const rule = 16;
@@ -123,6 +124,57 @@ export const mutantsOfTheMirror: readonly Mutant[] = [
       file: mirror,
       find: '          if (leg.state === "dropped") return;\n',
       replace: '          if (leg.state === "dropped" || leg.state === "copying") return;\n',
+    }],
+  },
+  {
+    name: "copy-overtakes-writes",
+    rule,
+    world,
+    why: "a piece that is copied lands over what was written to it meanwhile",
+    edits: [{ file: copy, find: "const release = await lock(piece);", replace: "const release = () => {};" }],
+  },
+  {
+    name: "copy-misses-what-was-under-way",
+    rule,
+    world,
+    why: "what was being written to the source alone when the copy began is on neither way to the new leg",
+    edits: [{
+      file: mirror,
+      find: "    if (turn.writes > 0) await new Promise<void>((resolve) => turn.onEnd = resolve);\n",
+      replace: "    turn.onEnd = () => {};\n",
+    }],
+  },
+  {
+    name: "copy-leaves-out-the-superblocks",
+    rule,
+    world,
+    why: "a leg that came back keeps the superblocks of the time when it was lost, and a new one has none",
+    edits: [{
+      file: "src/cache/mirror.ts",
+      find: "const ranges = [{ offset: 0, length: logOffset }];",
+      replace: "const ranges: Range[] = [];",
+    }],
+  },
+  {
+    name: "copied-as-one-read-gave-it",
+    rule,
+    world: "mirrored faulty",
+    why: "a bit that flips in one read of the only leg stands on its copy from then on",
+    edits: [{
+      file: copy,
+      find: "if (reads > 1 && isSame(bytes, before)) return bytes;",
+      replace: "return bytes;",
+    }],
+  },
+  {
+    name: "one-copy-read-alone",
+    rule,
+    world,
+    why: "what one leg has wrongly counts as lost, although the other has it right",
+    edits: [{
+      file: mirror,
+      find: "return this.#inService.map((leg) => ({",
+      replace: "return this.#inService.slice(0, 1).map((leg) => ({",
     }],
   },
 ];
