@@ -10,6 +10,7 @@
 import { type Clock, systemClock } from "../clock.ts";
 import type { BlockDevice } from "../device/block_device.ts";
 import { createFile, preallocate } from "../device/create.ts";
+import { lookUpPath } from "../device/open.ts";
 import { findSignature } from "../device/signature.ts";
 import { RefusedError, UsageError } from "../errors.ts";
 import { emptySlotBits, writeCheckpoint } from "../log/checkpoint.ts";
@@ -18,6 +19,7 @@ import { segmentBlocksDefault, superblockOffsets } from "../log/layout.ts";
 import { encodeSuperblock, formatUuid, noHistory, type Superblock } from "../log/superblock.ts";
 import { portableIo } from "../io/portable.ts";
 import { type LegMark, newLegName, writeLegMarks } from "../log/leg_mark.ts";
+import { findHiddenSegments } from "../foreign/dm_writeboost_scan.ts";
 import { isNbdUri } from "../nbd/uri.ts";
 import { type RandomSource, systemRandom } from "../random.ts";
 import { blockBytes, formatSize, mib, sectorBytes } from "../units.ts";
@@ -255,7 +257,7 @@ async function createMissing(
   const { cacheSize } = options;
   if (typeof cache !== "string") return false;
   if (isNbdUri(cache)) return false;
-  const facts = await portableIo.stat(cache);
+  const facts = await lookUpPath(cache, "create");
   if (facts) {
     if (cacheSize !== undefined && facts.kind === "file" && facts.sizeBytes !== cacheSize) {
       throw new UsageError(
@@ -283,11 +285,19 @@ async function createMissing(
 }
 
 async function refuseForeign(cache: BlockDevice): Promise<void> {
-  const found = await findSignature(cache);
+  const found = await findSignature(cache) ?? await findHidden(cache);
   if (found === undefined) return;
   throw new RefusedError(
     `Cannot format ${cache.name}: it holds ${found}; if that may be destroyed, add --force, else name another device`,
   );
+}
+
+/** What only its segments give away: a cache of dm-writeboost whose magic is gone can be rescued still. */
+async function findHidden(cache: BlockDevice): Promise<string | undefined> {
+  const { whole } = await findHiddenSegments(cache);
+  return whole === 0
+    ? undefined
+    : `whole segments of dm-writeboost, whose magic is gone (recover saves what they hold)`;
 }
 
 /** Refuses now what could not be opened later. */

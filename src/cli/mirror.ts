@@ -6,8 +6,8 @@
 
 import type { MirrorStatus } from "../cache/mirror.ts";
 import { createFile } from "../device/create.ts";
+import { lookUpPath } from "../device/open.ts";
 import { exitCode, RefusedError, UsageError } from "../errors.ts";
-import { portableIo } from "../io/portable.ts";
 import { isNbdUri } from "../nbd/uri.ts";
 import { formatSize } from "../units.ts";
 import { ControlClient } from "./control_client.ts";
@@ -81,7 +81,7 @@ async function runMirror(options: Options, output: Output): Promise<number> {
 }
 
 async function createMissing(path: string, sizeBytes: number, output: Output): Promise<void> {
-  if (isNbdUri(path) || await portableIo.stat(path)) return;
+  if (isNbdUri(path) || await lookUpPath(path, "create")) return;
   const progress = output.progress("creating", "bytes");
   await createFile(path, sizeBytes, { onProgress: progress.update }).finally(progress.end);
 }

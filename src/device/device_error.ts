@@ -45,9 +45,9 @@ export function deviceError(call: FailedCall, cause: unknown): NbdboostError {
   const { device, operation, offset, length } = call;
   const range = offset === undefined ? "" : ` ${length} bytes at offset ${offset} of`;
   const reason = cause instanceof Error ? cause.message : String(cause);
-  return new DeviceError(
-    codes[errnoCode(cause)] ?? "EIO",
-    `Cannot ${operation}${range} ${device}: ${reason}; see the system log for what the device said`,
-    { cause },
-  );
+  const code = codes[errnoCode(cause)] ?? "EIO";
+  const advice = code === "ENOSPC"
+    ? "make room where it lies"
+    : "see the system log for what the device said";
+  return new DeviceError(code, `Cannot ${operation}${range} ${device}: ${reason}; ${advice}`, { cause });
 }

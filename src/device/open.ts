@@ -41,8 +41,11 @@ const kindNames: Record<PathFacts["kind"], string> = {
 
 /** Options of {@linkcode openDevice}. */
 export interface OpenOptions {
-  /** Opens for writing, and keeps every other opener out; else other readers are welcome. */
-  write: boolean;
+  /**
+   * Opens for writing, as a cache needs both of its devices, and keeps every other opener out. With false other readers are
+   * welcome. True by default; opening by itself writes nothing.
+   */
+  write?: boolean;
   /** How bytes move; the portable backend by default. */
   io?: Io;
   /** Writes bypass the page cache, where the backend and the filesystem can do without: for the cache device. */
@@ -70,14 +73,14 @@ export interface OpenOptions {
  * import { openDevice } from "../../mod.ts";
  * const directory = await Deno.makeTempDir();
  * await Deno.writeFile(`${directory}/disk`, new Uint8Array(1024 * 1024));
- * const device = await openDevice(`${directory}/disk`, { write: true });
+ * const device = await openDevice(`${directory}/disk`);
  * assert(device.sizeBytes === 1024 * 1024);
  * await device.close();
  * await Deno.remove(directory, { recursive: true });
  * ```
  */
-export async function openDevice(target: string, options: OpenOptions): Promise<BlockDevice> {
-  const { write, io = portableIo, clock = systemClock } = options;
+export async function openDevice(target: string, options: OpenOptions = {}): Promise<BlockDevice> {
+  const { write = true, io = portableIo, clock = systemClock } = options;
   if (isNbdUri(target)) return await openNbdDevice(target, { write, io, clock });
   const facts = await lookUp(target, io);
   if (write && facts.kind === "block" && await isBlockReadOnly(io, facts)) throw readOnlyDevice(target);
@@ -95,18 +98,26 @@ export async function openDevice(target: string, options: OpenOptions): Promise<
   }
 }
 
-async function lookUp(target: string, io: Io): Promise<PathFacts> {
+/** What is at a path that somebody gave, undefined for nothing. Throws one of our own errors for what can be no path. */
+export async function lookUpPath(
+  target: string,
+  verb: "open" | "create",
+  io: Io = portableIo,
+): Promise<PathFacts | undefined> {
   if (target === "" || target.includes("\0")) {
     throw new UsageError(
-      `Cannot open "${target}": expected the path of a regular file or a block device; give one`,
+      `Cannot ${verb} "${target}": expected the path of a regular file or a block device; give one`,
     );
   }
-  let facts: PathFacts | undefined;
   try {
-    facts = await io.stat(target);
+    return await io.stat(target);
   } catch (cause) {
-    throw openFailure("open", target, cause);
+    throw openFailure(verb, target, cause);
   }
+}
+
+async function lookUp(target: string, io: Io): Promise<PathFacts> {
+  const facts = await lookUpPath(target, "open", io);
   if (!facts) {
     throw new UsageError(
       `Cannot open ${target}: there is no such file; check the path, which must lead to a regular file or a block device`,

@@ -18,8 +18,8 @@ import { arrange, type Arrangement } from "./dm_writeboost_order.ts";
 import { copyWithPieces, differing, type ScannedCache, writePieces } from "./dm_writeboost_pieces.ts";
 import { type ByteRange, planVersions, SectorMasks } from "./dm_writeboost_plan.ts";
 import {
+  findHiddenSegments,
   hasWriteboostMagic,
-  type ReadableDevice,
   scanWriteboost,
   type WriteboostScan,
 } from "./dm_writeboost_scan.ts";
@@ -120,26 +120,13 @@ export async function isDmWriteboost(cache: string | BlockDevice): Promise<boole
     const head = new Uint8Array(Math.min(blockBytes, device.sizeBytes));
     await device.read(0, head);
     if (new TextDecoder().decode(head.subarray(0, 8)) === "NBDBOOST") return false;
-    const start = Math.min(device.sizeBytes, slotOffset(slotsLookedAt));
-    const { slots } = await scanWriteboost(new FirstBytes(device, start));
-    const segments = slots.filter(({ state, id, slot }) => state === "whole" && id % 1 === 0 && id > slot);
-    if (segments.length === 0) return false;
+    const { whole, slots } = await findHiddenSegments(device);
+    if (whole === 0) return false;
     throw new RefusedError(
-      `Cannot take ${device.name} for any cache: its first bytes are of none, yet ${segments.length} of its first ` +
-        `${slots.length} slots hold whole segments of dm-writeboost; if it is one, add --assume-dm-writeboost`,
+      `Cannot take ${device.name} for any cache: its first bytes are of none, yet ${whole} of its first ` +
+        `${slots} slots hold whole segments of dm-writeboost; if it is one, add --assume-dm-writeboost`,
     );
   });
-}
-
-/** Slots that are looked at when there is no magic. */
-const slotsLookedAt = 8;
-
-/** The start of a device, as a device. */
-class FirstBytes implements ReadableDevice {
-  constructor(readonly device: BlockDevice, readonly sizeBytes: number) {}
-  read(offset: number, into: Uint8Array<ArrayBuffer>): Promise<void> {
-    return this.device.read(offset, into);
-  }
 }
 
 /**

@@ -248,3 +248,24 @@ function readClaims(
   // A flush leaves segments that hold nothing; without an id nothing says that this was one.
   return table.count > first || id > 0 ? table.rangeFrom(first) : undefined;
 }
+
+/** Slots that are looked at when there is no magic. */
+const slotsLookedAt = 8;
+
+/** The start of a device, as a device. */
+class FirstBytes implements ReadableDevice {
+  constructor(readonly device: ReadableDevice, readonly sizeBytes: number) {}
+  read(offset: number, into: Uint8Array<ArrayBuffer>): Promise<void> {
+    return this.device.read(offset, into);
+  }
+}
+
+/** How many whole segments there are in the first slots of a device that no magic marks. */
+export async function findHiddenSegments(
+  device: ReadableDevice,
+): Promise<{ whole: number; slots: number }> {
+  const start = Math.min(device.sizeBytes, slotOffset(slotsLookedAt));
+  const { slots } = await scanWriteboost(new FirstBytes(device, start));
+  const whole = slots.filter(({ state, id, slot }) => state === "whole" && id % 1 === 0 && id > slot).length;
+  return { whole, slots: slots.length };
+}

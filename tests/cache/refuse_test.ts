@@ -10,8 +10,10 @@ import {
   checkCache,
   formatCache,
   inspectCache,
+  MemoryDevice,
   openCache,
   RefusedError,
+  UsageError,
 } from "../../mod.ts";
 import { crcWithout } from "../../src/log/codec.ts";
 import { superblockField as field, superblockOffsets } from "../../src/log/layout.ts";
@@ -370,4 +372,24 @@ Deno.test("openCache: a second opener is refused, a second reader is not", async
     await assertFilesRefused([pair.cache, pair.backing], essentials, () => openCache(pair));
     await reader.close();
   });
+});
+
+Deno.test("formatCache: a path that no file can have is refused with its own sentence, and not with the platform's", async () => {
+  const directory = await Deno.makeTempDir();
+  const backing = new MemoryDevice(1 << 20);
+  await Deno.writeTextFile(`${directory}/file`, "");
+  for (
+    const [name, expected] of [
+      ["a\0b", "expected the path of a regular file"],
+      ["x".repeat(300), "; check the path"],
+      ["file/cache", "; check the path"],
+    ] as const
+  ) {
+    await assertRejects(
+      () => formatCache({ cache: `${directory}/${name}`, cacheSize: 8 << 20, backing }),
+      UsageError,
+      expected,
+    );
+  }
+  await Deno.remove(directory, { recursive: true });
 });

@@ -95,3 +95,14 @@ Deno.test("recover, then format --force: the user of dm-writeboost goes on with 
   assert(bytes.every((byte, i) => byte === original.expected[i]));
   await open.close();
 });
+
+Deno.test("format: refuses a dm-writeboost cache whose magic is gone, which can be rescued still", async () => {
+  await using temp = await Temp.make();
+  const original = golden("g21-magic0");
+  const { paths, cache } = await write(temp, original);
+  const { code, err } = await runHere("format", ...paths);
+  assertEquals(code, 3);
+  assertMatch(err, /^nbdboost: Cannot format .*: it holds whole segments of dm-writeboost.*--force[^\n]*\n$/);
+  assert(isSame(cache, original.cache));
+  assertEquals((await runHere("format", ...paths, "--force")).code, 0);
+});

@@ -1,3 +1,4 @@
+import { formatCache, openCache } from "../../mod.ts";
 import { createFile } from "../../src/device/create.ts";
 import { openDevice } from "../../src/device/open.ts";
 import { DeviceError, NbdboostError, RefusedError, UsageError } from "../../src/errors.ts";
@@ -137,6 +138,17 @@ Deno.test({
       assert(text.includes(`Cannot open ${path}: permission denied`), text);
     }),
 });
+
+Deno.test("openDevice: with nothing but a target it can be both devices of a cache", () =>
+  withDirectory(async (directory) => {
+    const [fast, slow] = [`${directory}/fast`, `${directory}/slow`];
+    await createFile(fast, 8 * mib);
+    await createFile(slow, mib);
+    await formatCache({ cache: fast, backing: slow });
+    const cache = await openCache({ cache: await openDevice(fast), backing: await openDevice(slow) });
+    await cache.write(5, new Uint8Array([1]), { fua: true });
+    await cache.close();
+  }));
 
 Deno.test("openDevice: one writer or many readers, in one process", () =>
   withDirectory(async (directory) => {
