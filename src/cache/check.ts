@@ -25,6 +25,8 @@ export interface CheckOptions {
   mirror?: string | BlockDevice;
   /** Also verifies that this is its backing device. */
   backing?: string | BlockDevice;
+  /** Goes on although the backing device is another one, or changed since the cache was closed; a wrong size is refused. */
+  acceptChangedBacking?: boolean;
   /** Gets what is done and what is to be done: of `reading` segments, then of `verifying` records. */
   onProgress?: (done: number, total: number, phase: "reading" | "verifying") => void;
 }
@@ -107,7 +109,7 @@ async function checkDevice(options: CheckOptions): Promise<CheckReport> {
     if (options.backing !== undefined) {
       const backing = await openTarget(options.backing, false);
       try {
-        await checkPair(scan.superblock, device, backing, false);
+        await checkPair(scan.superblock, device, backing, options.acceptChangedBacking ?? false);
       } finally {
         if (typeof options.backing === "string") await backing.close();
       }

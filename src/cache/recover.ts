@@ -27,6 +27,8 @@ export interface RecoverOptions {
   acceptMissingMirror?: boolean;
   /** Its backing device. */
   backing: string | BlockDevice;
+  /** Goes on although the backing device is another one, or changed since the cache was closed. */
+  acceptChangedBacking?: boolean;
   /** Only says what would be done. */
   dryRun?: boolean;
   /** Goes on although something is damaged, without the damaged ranges. */
@@ -99,6 +101,7 @@ export async function recoverCache(options: RecoverOptions): Promise<RecoverRepo
     cache: options.cache,
     ...(options.mirror === undefined ? {} : { mirror: options.mirror }),
     backing: options.backing,
+    acceptChangedBacking: options.acceptChangedBacking ?? false,
     ...(options.onProgress ? { onProgress: options.onProgress } : {}),
   });
   const losses = checked.problems.filter((problem) => problem.severity === "loss");
@@ -143,6 +146,7 @@ function openOptions(options: RecoverOptions) {
     ...(options.mirror === undefined ? {} : { mirror: options.mirror }),
     acceptMissingMirror: options.acceptMissingMirror ?? false,
     backing: options.backing,
+    acceptChangedBacking: options.acceptChangedBacking ?? false,
     acceptUnreadable: options.acceptLoss ?? false,
     ...(options.warn ? { warn: options.warn } : {}),
     onProgress: (done: number, total: number) => options.onProgress?.(done, total, "replaying"),

@@ -8,7 +8,14 @@ import { exitCode } from "../errors.ts";
 import { assumeOption, checkForeign, isForeign } from "./dm_writeboost.ts";
 import { checkCache } from "./engine.ts";
 import { PhaseProgress } from "./progress.ts";
-import { backingOption, cacheOption, type Command, jsonOption, mirrorOption } from "./table.ts";
+import {
+  acceptChangedBackingOption,
+  backingOption,
+  cacheOption,
+  type Command,
+  jsonOption,
+  mirrorOption,
+} from "./table.ts";
 
 /** The verb. */
 export const check: Command = {
@@ -18,7 +25,14 @@ export const check: Command = {
     "Reads the whole log, verifies every header and every block, and, with --backing, that the two devices " +
     "belong together. Names each damaged range. Checks caches of dm-writeboost, too.",
   destroys: "nothing; it only reads.",
-  options: [cacheOption, mirrorOption, { ...backingOption, required: false }, assumeOption, jsonOption],
+  options: [
+    cacheOption,
+    mirrorOption,
+    { ...backingOption, required: false },
+    acceptChangedBackingOption,
+    assumeOption,
+    jsonOption,
+  ],
   examples: [
     {
       line: "nbdboost check --cache /ssd/cache.nbb",
@@ -38,6 +52,7 @@ export const check: Command = {
       cache: options.needed("cache"),
       ...(mirror === undefined ? {} : { mirror }),
       ...(backing === undefined ? {} : { backing }),
+      acceptChangedBacking: options.flag(acceptChangedBackingOption.name),
       onProgress: progress.update,
     }).finally(progress.end);
     output.report(report, options.flag("json"));

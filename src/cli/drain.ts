@@ -12,10 +12,12 @@ import type { Output } from "./output.ts";
 import { PhaseProgress } from "./progress.ts";
 import { noteRecovery } from "./recovery_note.ts";
 import {
+  acceptChangedBackingOption,
   acceptMissingMirrorOption,
   backingOption,
   cacheOption,
   type Command,
+  jsonOption,
   mirrorOption,
   type Options,
   serverOptions,
@@ -40,12 +42,14 @@ export const drain: Command = {
     },
     mirrorOption,
     acceptMissingMirrorOption,
+    acceptChangedBackingOption,
     {
       name: "verify",
       kind: "flag",
       summary: "with --backing: read back what was written, and compare it, before the log gives it up",
     },
     ...serverOptions.filter(({ name }) => name !== "cache"),
+    jsonOption,
   ],
   examples: [
     { line: "nbdboost drain --cache /ssd/cache.nbb --backing /dev/sdb", says: "brings /dev/sdb up to date" },
@@ -68,8 +72,9 @@ async function online(options: Options, output: Output): Promise<number> {
   }
   const client = await ControlClient.find(options);
   const progress = new PhaseProgress(output);
-  await client.long("/drain", progress.update).finally(progress.end);
-  output.line("drained: at one moment nothing was dirty; clients may have written again since");
+  const report = await client.long("/drain", progress.update).finally(progress.end) as DrainReport;
+  if (options.flag("json")) output.report(report, true);
+  else output.line("drained: at one moment nothing was dirty; clients may have written again since");
   return exitCode.done;
 }
 
@@ -87,6 +92,7 @@ async function offline(options: Options, output: Output): Promise<number> {
     cache: cachePath,
     ...(mirror === undefined ? {} : { mirror }),
     acceptMissingMirror: options.flag("accept-missing-mirror"),
+    acceptChangedBacking: options.flag("accept-changed-backing"),
     backing: options.needed("backing"),
     warn: (message) => output.note(message),
     onProgress: recovery.update,
@@ -103,6 +109,7 @@ async function offline(options: Options, output: Output): Promise<number> {
   const compared = options.flag("verify")
     ? `, and ${report.comparedBlocks} blocks were read back and compared`
     : "";
-  output.line(`drained: the backing device is complete${compared}`);
+  if (options.flag("json")) output.report(report, true);
+  else output.line(`drained: the backing device is complete${compared}`);
   return exitCode.done;
 }

@@ -10,7 +10,16 @@ import { type HistoryStatus, openCache } from "./engine.ts";
 import type { Output } from "./output.ts";
 import { noteRecovery } from "./recovery_note.ts";
 import { heldText } from "./status_screen.ts";
-import { backingOption, type Command, jsonOption, type Options, serverOptions } from "./table.ts";
+import {
+  acceptChangedBackingOption,
+  acceptMissingMirrorOption,
+  backingOption,
+  type Command,
+  jsonOption,
+  mirrorOption,
+  type Options,
+  serverOptions,
+} from "./table.ts";
 
 /** The verb. */
 export const hold: Command = {
@@ -31,6 +40,9 @@ export const hold: Command = {
       required: false,
       summary: backingOption.summary + "; without it a running server is asked",
     },
+    mirrorOption,
+    acceptMissingMirrorOption,
+    acceptChangedBackingOption,
     { name: "release", kind: "flag", summary: "let go of the history that is held" },
     jsonOption,
   ],
@@ -60,9 +72,13 @@ async function offline(options: Options, release: boolean, output: Output): Prom
   if (cachePath === undefined || options.text("control") !== undefined) {
     throw new UsageError("Option --backing is given: expected --cache beside it, and not --control.");
   }
+  const mirror = options.text("mirror");
   const cache = await openCache({
     cache: cachePath,
+    ...(mirror === undefined ? {} : { mirror }),
+    acceptMissingMirror: options.flag(acceptMissingMirrorOption.name),
     backing: options.needed("backing"),
+    acceptChangedBacking: options.flag(acceptChangedBackingOption.name),
     tunables: { writeback: "off" },
     warn: (message) => output.note(message),
   });

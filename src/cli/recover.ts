@@ -9,6 +9,7 @@ import { assumeOption, isForeign, recoverForeign } from "./dm_writeboost.ts";
 import { recoverCache } from "./engine.ts";
 import { PhaseProgress } from "./progress.ts";
 import {
+  acceptChangedBackingOption,
   acceptMissingMirrorOption,
   backingOption,
   cacheOption,
@@ -33,6 +34,7 @@ export const recover: Command = {
     backingOption,
     mirrorOption,
     acceptMissingMirrorOption,
+    acceptChangedBackingOption,
     { name: "dry-run", kind: "flag", summary: "only say what would be done" },
     {
       name: "accept-loss",
@@ -71,6 +73,7 @@ export const recover: Command = {
       cache: options.needed("cache"),
       ...(mirror === undefined ? {} : { mirror }),
       acceptMissingMirror: options.flag("accept-missing-mirror"),
+      acceptChangedBacking: options.flag("accept-changed-backing"),
       backing: options.needed("backing"),
       dryRun: options.flag("dry-run"),
       acceptLoss: options.flag("accept-loss"),

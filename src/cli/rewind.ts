@@ -6,7 +6,14 @@
 
 import { exitCode, RefusedError } from "../errors.ts";
 import { planRewind, rewindCache } from "./engine.ts";
-import { backingOption, cacheOption, type Command, jsonOption, mirrorOption } from "./table.ts";
+import {
+  acceptChangedBackingOption,
+  backingOption,
+  cacheOption,
+  type Command,
+  jsonOption,
+  mirrorOption,
+} from "./table.ts";
 
 /** The verb. */
 export const rewind: Command = {
@@ -29,6 +36,7 @@ export const rewind: Command = {
       required: true,
       summary: "the flush point, as history lists it",
     },
+    acceptChangedBackingOption,
     { name: "yes", kind: "flag", summary: "do it" },
     jsonOption,
   ],
@@ -48,7 +56,8 @@ export const rewind: Command = {
   },
   async run(options, output) {
     const [cache, to] = [options.needed("cache"), options.number("to")!];
-    const plan = await planRewind({ cache, to });
+    const acceptChangedBacking = options.flag(acceptChangedBackingOption.name);
+    const plan = await planRewind({ cache, to, acceptChangedBacking });
     const what =
       `${plan.undoneFlushPoints} flush points, ${plan.undoneRecords} records with ${plan.undoneBlocks} blocks`;
     if (!options.flag("yes")) {
@@ -62,6 +71,7 @@ export const rewind: Command = {
       ...(mirror === undefined ? {} : { mirror }),
       backing: options.needed("backing"),
       to,
+      acceptChangedBacking,
       warn: (message) => output.note(message),
     });
     if (options.flag("json")) output.report(report, true);

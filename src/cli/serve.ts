@@ -18,6 +18,7 @@ import { startCommand, StopSignal, writePidFile } from "./process.ts";
 import { noteRecovery } from "./recovery_note.ts";
 import { servePlan, startPlan } from "./serve_plan.ts";
 import {
+  acceptChangedBackingOption,
   acceptMissingMirrorOption,
   backingOption,
   cacheOption,
@@ -173,11 +174,7 @@ export const serve: Command = {
       summary:
         "serve although blocks behind the end of the log cannot be read; older data may come back in their place",
     },
-    {
-      name: "accept-changed-backing",
-      kind: "flag",
-      summary: "serve although the backing device changed since the cache was closed",
-    },
+    acceptChangedBackingOption,
   ],
   examples: [
     {

@@ -115,6 +115,13 @@ export const acceptMissingMirrorOption: OptionSpec = {
     "go on with one leg of a mirror alone; if the other went on without it, what was flushed there is lost",
 };
 
+/** `--accept-changed-backing`, the same wherever a cache is opened. */
+export const acceptChangedBackingOption: OptionSpec = {
+  name: "accept-changed-backing",
+  kind: "flag",
+  summary: "go on although the backing device changed since the cache was closed, or is another one",
+};
+
 /** `--control`, the same for all verbs that talk to a running server. */
 export const controlOption: OptionSpec = {
   name: "control",

@@ -214,3 +214,37 @@ Deno.test("demo: passes, says so in its last line, and leaves nothing behind", a
   assertMatch(out!.trimEnd().split("\n").at(-1)!, /^PASSED: /);
   assertEquals([...Deno.readDirSync(temp.path)], []);
 });
+
+Deno.test("check, recover, hold, drain: a changed backing is refused with an option that they take", async () => {
+  await using temp = await Temp.make();
+  const { backing, pair } = await temp.pair(1 << 20, "8MiB");
+  assertEquals((await runHere("drain", ...pair)).code, 0);
+  const verbs = [
+    ["check"],
+    ["recover", "--dry-run"],
+    ["recover", "--output", temp.join("copy.img")],
+    ["hold"],
+    ["hold", "--release"],
+    ["drain"],
+    ["recover"],
+  ];
+  for (const [i, [verb, ...more]] of verbs.entries()) {
+    await Deno.utime(backing, 1, 981158400 + i);
+    const refused = await runHere(verb!, ...pair, ...more);
+    assertEquals(refused.code, 3, refused.err);
+    assertStringIncludes(refused.err, "--accept-changed-backing");
+    const done = await runHere(verb!, ...pair, ...more, "--accept-changed-backing");
+    assertEquals(done.code, 0, done.err);
+  }
+});
+
+Deno.test("drain: --json prints what was done as one document, offline and online", async () => {
+  await using temp = await Temp.make();
+  const { cache, pair } = await temp.pair(1 << 20, "8MiB");
+  const offline = await runHere("drain", ...pair, "--verify", "--json");
+  assertEquals([offline.code, JSON.parse(offline.out)], [0, { comparedBlocks: 0 }], offline.err);
+  const server = await ServerProcess.start([...pair, "--listen", `nbd+unix:///?socket=${temp.join("s")}`]);
+  const online = await runHere("drain", "--cache", cache, "--json");
+  assertEquals([online.code, JSON.parse(online.out)], [0, { comparedBlocks: 0 }], online.err);
+  assertEquals(await server.stop(), 0);
+});
