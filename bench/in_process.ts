@@ -13,6 +13,7 @@
 
 import process from "node:process";
 import { formatCache, MemoryDevice, openCache, version } from "../mod.ts";
+import { writeAsServed } from "./e2e/in_process.ts";
 import { SeededRandom } from "../src/random.ts";
 import { segmentBlocksDefault } from "../src/log/layout.ts";
 import { Kernels } from "../src/wasm/kernels.ts";
@@ -48,12 +49,7 @@ async function main(): Promise<void> {
     for (let i = 0; i < lapWrites; i++) offsets[i] = random.below(backingBytes / blockBytes) * blockBytes;
     const started = performance.now();
     const cpu = process.cpuUsage();
-    for (let i = 0; i < lapWrites; i++) {
-      const from = i * blockBytes % source.length;
-      if (cache.writeNow(offsets[i]!, source, from, blockBytes)) continue;
-      // Log writes end in promises here, which have to get their turn.
-      await cache.write(offsets[i]!, source.subarray(from, from + blockBytes));
-    }
+    await writeAsServed(cache, offsets, source);
     const elapsed = (performance.now() - started) / 1000;
     const { user, system } = process.cpuUsage(cpu);
     used += elapsed;

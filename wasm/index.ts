@@ -1,7 +1,7 @@
 /** What the compiled module exports. src/wasm/kernels.ts is the typed façade. */
 
 export { crc32c, crc32cBlock } from "./crc32c";
-export { indexClear, indexConfigure, indexGet, indexPut, indexRemove } from "./index_table";
+export { indexClear, indexConfigure, indexGet, indexPut, indexRemove, indexWarm } from "./index_table";
 export {
   bitmapClear,
   bitmapClearRange,

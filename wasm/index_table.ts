@@ -88,6 +88,24 @@ export function indexGet(block: u32): u32 {
 }
 
 /**
+ * Brings near what looking up each of the `count` blocks at `blocks` will load: the entry, the block of its slot, and the bit in
+ * the bitmap at `bits`. Each is a cache miss where the index is large; here they do not wait for one another, since nothing
+ * but the sum depends on what is loaded. Without a branch, or a wrong guess would make them wait. What it returns means nothing.
+ */
+export function indexWarm(blocks: usize, count: u32, bits: usize): u32 {
+  const end = blocks + (<usize> count << 2);
+  let sum: u32 = 0;
+  while (blocks < end) {
+    const block = load<u32>(blocks);
+    const entry = load<u32>(entryAt(home(block)));
+    const slot = select<u32>(0, entry & slotMask, entry == noSlot);
+    sum += load<u32>(reverse + (<usize> slot << 2)) + load<u32>(bits + (<usize> (block >>> 5) << 2));
+    blocks += 4;
+  }
+  return sum;
+}
+
+/**
  * Makes `slot` the slot of `block` and returns the one before it, or 0xffffffff.
  * REQUIRES: `slot` is not in the table for another block.
  */

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { formatCache, MemoryDevice, openCache } from "../../mod.ts";
+import { type Cache, formatCache, MemoryDevice, openCache } from "../../mod.ts";
 import { SeededRandom } from "../../src/random.ts";
 import { blockBytes, mib } from "../../src/units.ts";
 import { Kernels } from "../../src/wasm/kernels.ts";
@@ -40,6 +40,28 @@ export function measureCrc32c(seconds: number): number {
   return sink === 0.5 ? NaN : best;
 }
 
+/** Requests of a turn: what a server's buffer holds of 4 KiB writes, and what it looks ahead. */
+const turnWrites = 64;
+
+/**
+ * Writes a block of `source` at each of `offsets` as the server's hot path does it: some at a time, which are announced first; at once
+ * where that is possible; and then promises, in which log writes end here, have their turn.
+ */
+export async function writeAsServed(cache: Cache, offsets: Float64Array, source: Uint8Array): Promise<void> {
+  const ahead = new Float64Array(turnWrites);
+  for (let first = 0; first < offsets.length; first += turnWrites) {
+    const end = Math.min(first + turnWrites, offsets.length);
+    for (let i = first; i < end; i++) ahead[i - first] = offsets[i]!;
+    cache.announce(ahead, end - first);
+    for (let i = first; i < end; i++) {
+      const from = i * blockBytes % source.length;
+      if (cache.writeNow(offsets[i]!, source, from, blockBytes)) continue;
+      await cache.write(offsets[i]!, source.subarray(from, from + blockBytes));
+    }
+    await null;
+  }
+}
+
 /** The log of the ceiling, and how much of it a turn fills: before the log runs full there is nothing to write back. */
 const ceilingLogBytes = 512 * mib;
 const ceilingTurnBytes = 384 * mib;
@@ -67,17 +89,15 @@ async function ceilingTurn(): Promise<number> {
   try {
     const random = new SeededRandom(1);
     const blocks = cache.sizeBytes / blockBytes;
+    const offsets = Float64Array.from(
+      { length: ceilingTurnBytes / blockBytes },
+      () => random.below(blocks) * blockBytes,
+    );
     // What comes from a client comes into a buffer that the cache lent.
     const source = cache.lendBuffer()!;
     random.fill(source);
     const start = performance.now();
-    for (let done = 0; done < ceilingTurnBytes; done += blockBytes) {
-      const offset = random.below(blocks) * blockBytes;
-      // As the server does it: at once where that is possible.
-      const from = done % source.length;
-      if (cache.writeNow(offset, source, from, blockBytes)) continue;
-      await cache.write(offset, source.subarray(from, from + blockBytes));
-    }
+    await writeAsServed(cache, offsets, source);
     await cache.flush();
     const rate = ceilingTurnBytes / (performance.now() - start) / 1000;
     cache.returnBuffer(source);

@@ -11,6 +11,7 @@
 import { DamageError, DeviceError } from "../errors.ts";
 import type { SuperblockStore } from "../log/superblock_store.ts";
 import { formatUuid, type Superblock } from "../log/superblock.ts";
+import { announce } from "./announce.ts";
 import { closeCleanly } from "./close.ts";
 import { checkRange, type Core } from "./core.ts";
 import { drainCache, type DrainOptions, type DrainReport } from "./drain.ts";
@@ -116,11 +117,7 @@ export class Cache implements Volume {
   /** The past, as far as the log still holds it: flush points, views of them, and holding it. */
   readonly history: CacheHistory;
 
-  /**
-   * Use `openCache`.
-   *
-   * @ignore
-   */
+  /** @ignore Use `openCache`. */
   private constructor({ core, superblock, store, recovery, mirror }: Parts) {
     this.#core = core;
     this.mirror = mirror;
@@ -220,6 +217,11 @@ export class Cache implements Volume {
   writeNow(offset: number, source: Uint8Array, at: number, length: number): boolean {
     return this.#closed === undefined && this.#engine !== undefined &&
       this.#engine.writes.now(offset, source, at, length);
+  }
+
+  /** See `Volume.announce`. */
+  announce(offsets: Float64Array, count: number): void {
+    announce(this.#core, offsets, count);
   }
 
   /** See `Volume.whenWritable`. */

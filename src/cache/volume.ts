@@ -82,6 +82,11 @@ export interface Volume {
   lendBuffer?(): Uint8Array<ArrayBuffer> | null;
   /** Takes a lent buffer back, which nobody may touch any more. */
   returnBuffer?(buffer: Uint8Array<ArrayBuffer>): void;
+  /**
+   * A hint that requests at the first `count` of `offsets`, any numbers, are made next: what they look up is brought near, all of it at
+   * once. Changes nothing.
+   */
+  announce?(offsets: Float64Array, count: number): void;
   /** Takes `source[at, at + length)` at `offset` when it fits into RAM and log at once; else returns false. */
   writeNow(offset: number, source: Uint8Array, at: number, length: number): boolean;
   /**

@@ -30,6 +30,7 @@ import type { MetaContext } from "./contexts.ts";
 import type { Share } from "./budget.ts";
 import type { InputBuffer } from "./input_buffer.ts";
 import { LongReads } from "./long_reads.ts";
+import { LookAhead } from "./look_ahead.ts";
 import { LongWrites, type PutOutcome } from "./long_writes.ts";
 import type { Agreement } from "./negotiation.ts";
 import { Operations, type TransmissionContext } from "./operations.ts";
@@ -45,7 +46,6 @@ import {
   replyForm,
   successReply,
 } from "./replies.ts";
-
 import { RequestCheck } from "./request_check.ts";
 import { StatusRequests } from "./status_requests.ts";
 import { type ReadOtherwise, SoonReads } from "./soon_reads.ts";
@@ -83,6 +83,7 @@ export class Transmission {
   readonly #requestHeaderBytes: number;
   readonly #dataHeaderBytes: number;
   readonly #check: RequestCheck;
+  readonly #lookAhead: LookAhead | null;
   readonly #out: OutputBuffer;
   readonly #context: TransmissionContext;
   readonly #statistics: Statistics;
@@ -112,6 +113,10 @@ export class Transmission {
     this.#requestHeaderBytes = extended ? extendedRequestHeaderBytes : requestHeaderBytes;
     this.#dataHeaderBytes = dataHeaderBytesOf(form);
     this.#check = new RequestCheck(agreement);
+    const looks = this.#volume.announce !== undefined;
+    this.#lookAhead = looks
+      ? new LookAhead(this.#volume, this.#requestMagic, this.#requestHeaderBytes)
+      : null;
     this.#out = out;
     this.#context = context;
     this.#statistics = context.statistics;
@@ -151,6 +156,7 @@ export class Transmission {
   /** Executes every whole request in `input`, until one is incomplete, has to wait, or ends the connection. */
   run(input: InputBuffer): void {
     this.blocked = false;
+    if (this.#pending === null) this.#lookAhead?.announce(input);
     const { observer, clock } = this.#context;
     if (observer === null) {
       while (this.#next(input));

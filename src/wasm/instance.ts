@@ -16,6 +16,7 @@ export interface KernelExports {
   indexGet(block: number): number;
   indexPut(block: number, slot: number): number;
   indexRemove(block: number): number;
+  indexWarm(blocks: number, count: number, bits: number): number;
   bitmapTest(bits: number, index: number): number;
   bitmapSet(bits: number, summary: number, index: number): number;
   bitmapClear(bits: number, summary: number, index: number): number;

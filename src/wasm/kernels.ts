@@ -19,6 +19,9 @@ export { Bitmap } from "./bitmap.ts";
 /** What the index answers for a block that it does not hold: a small integer, which V8 keeps without an object. */
 export const noSlot = -1;
 
+/** Most blocks that are looked up ahead at once. */
+export const aheadMax = 64;
+
 /** The kernels over the memory of one cache. */
 export class Kernels {
   /** What lies where. */
@@ -36,6 +39,8 @@ export class Kernels {
   readonly reverse: Uint32Array<ArrayBuffer>;
   /** The plan's sort keys, each as its low and its high u32. */
   readonly planWords: Uint32Array<ArrayBuffer>;
+  /** Where the blocks for {@linkcode indexWarm} go: the scratch region, so they are good until anything else is called. */
+  readonly ahead: Uint32Array<ArrayBuffer>;
   /** Blocks whose newest version is not on the backing device. */
   readonly dirty: Bitmap;
   /** Blocks that read as zero and are not yet so on the backing device. */
@@ -63,6 +68,7 @@ export class Kernels {
     this.crcs = new Uint32Array(buffer, map.crcs, plan.slotCount);
     this.reverse = new Uint32Array(buffer, map.reverse, plan.slotCount);
     this.planWords = new Uint32Array(buffer, map.plan, plan.stagingBlocks * 2);
+    this.ahead = new Uint32Array(buffer, map.scratch, aheadMax);
     this.#exports = kernelsInstance(this.memory);
     this.#exports.indexConfigure(map.table, map.tableLength, map.reverse);
     this.#exports.indexClear();
@@ -144,6 +150,11 @@ export class Kernels {
     const slot = this.#exports.indexRemove(block) | 0;
     if (slot !== noSlot) this.#count--;
     return slot;
+  }
+
+  /** Brings near what looking up the first `count` of {@linkcode ahead} will load, all at once. Changes nothing. */
+  indexWarm(count: number): void {
+    this.#exports.indexWarm(this.map.scratch, count, this.map.dirty.bits);
   }
 
   /** Empties the index. */

@@ -99,3 +99,17 @@ Deno.test("planMemory: at most 14 bytes a slot", () => {
   const bytes = map.totalBytes - without.totalBytes;
   assert(bytes <= 14 * slotCount, `${bytes / slotCount} bytes a slot`);
 });
+
+Deno.test("indexWarm: changes nothing, for blocks that are there and blocks that are not", () => {
+  const kernels = smallKernels({ slotCount: 100 });
+  for (let slot = 0; slot < 100; slot++) kernels.indexPut(slot * 9, slot);
+  const before = kernels.bytes.slice();
+  for (let count = 0; count <= kernels.ahead.length; count++) {
+    for (let i = 0; i < count; i++) kernels.ahead[i] = (i * 7 + count) % 1000;
+    const ahead = kernels.ahead.slice();
+    kernels.indexWarm(count);
+    assertEquals(kernels.ahead, ahead);
+    kernels.ahead.fill(0);
+    assertEquals(kernels.bytes.findIndex((byte, i) => byte !== before[i]), -1);
+  }
+});
