@@ -8,11 +8,12 @@ import type { BlockDevice } from "../device/block_device.ts";
 import { DeviceError } from "../errors.ts";
 import { decodePrevious, decodeRecord, type RecordHeader } from "../log/codec.ts";
 import { halfBytes, superblockBytes, superblockOffsets, superblockPreviousOffset } from "../log/layout.ts";
-import { readLegMark } from "../log/leg_mark.ts";
 import { recordIsWhole, repeatsPredecessorOf } from "../log/recovery.ts";
 import { formatUuid, type SuperblockProblem } from "../log/superblock.ts";
 import { blockBytes } from "../units.ts";
 import { crc32c } from "../wasm/crc32c.ts";
+import type { Kernels } from "../wasm/kernels.ts";
+import type { MemoryPlan } from "../wasm/memory_map.ts";
 import { checkMirror, noteLeg } from "./check_mirror.ts";
 import { checkPair, openTarget } from "./pair.ts";
 import { type Scan, scanCache, type ScannedRecord } from "./scan.ts";
@@ -29,6 +30,12 @@ export interface CheckOptions {
   acceptChangedBacking?: boolean;
   /** Gets what is done and what is to be done: of `reading` segments, then of `verifying` records. */
   onProgress?: (done: number, total: number, phase: "reading" | "verifying") => void;
+}
+
+/** What only tests set. */
+export interface EngineCheckOptions extends CheckOptions {
+  /** As that of opening. */
+  makeKernels?: (plan: MemoryPlan) => Kernels;
 }
 
 /** One thing that is wrong. */
@@ -102,10 +109,14 @@ export async function checkCache(options: CheckOptions): Promise<CheckReport> {
     : await checkMirror(options, options.mirror, checkDevice);
 }
 
-async function checkDevice(options: CheckOptions): Promise<CheckReport> {
+async function checkDevice(options: EngineCheckOptions): Promise<CheckReport> {
   const device = await openTarget(options.cache, false);
   try {
-    const scan = await scanCache(device, (done, total) => options.onProgress?.(done, total, "reading"));
+    const scan = await scanCache(
+      device,
+      (done, total) => options.onProgress?.(done, total, "reading"),
+      options.makeKernels,
+    );
     if (options.backing !== undefined) {
       const backing = await openTarget(options.backing, false);
       try {
@@ -143,7 +154,7 @@ export async function checkScan(
       length: scan.superblock.geometry.checkpointBytes,
     });
   }
-  if (scan.superblock.mirrored) noteLeg(await readLegMark(device), device.name, notes, problems);
+  if (scan.superblock.mirrored) await noteLeg(device, notes, problems);
   noteGaps(scan, problems);
   noteUnreadable(scan, problems);
   let verifiedBlocks = 0;

@@ -9,19 +9,24 @@
 import type { BlockDevice } from "../device/block_device.ts";
 import { RefusedError } from "../errors.ts";
 import { legMarkOffsets } from "../log/layout.ts";
-import { type LegMark, readLegMark } from "../log/leg_mark.ts";
+import { type LegMark, readLegMark, readLegMarkCopies } from "../log/leg_mark.ts";
 import { sectorBytes } from "../units.ts";
 import type { CheckOptions, CheckReport, Problem } from "./check.ts";
 import { judge, type Judgement } from "./legs.ts";
 import { openTarget } from "./pair.ts";
 
-/** Notes what a leg says of itself. */
-export function noteLeg(
-  mark: LegMark | undefined,
-  name: string,
-  notes: string[],
-  problems: Problem[],
-): void {
+/** Notes what a leg says of itself, and whether both copies of its mark do. A crash leaves no half of a sector. */
+export async function noteLeg(device: BlockDevice, notes: string[], problems: Problem[]): Promise<void> {
+  const { name } = device;
+  const mark = await readLegMark(device);
+  const copies = await readLegMarkCopies(device);
+  for (const [copy, found] of copies.entries()) {
+    if (found !== undefined || mark === undefined) continue;
+    problems.push({
+      ...markProblem("damage", `copy ${copy} of the leg's mark is damaged; the other copy is good`),
+      offset: legMarkOffsets[copy]!,
+    });
+  }
   if (mark?.claim === "together") {
     notes.push(`${name} is a leg of a mirror, and both legs count as far as it knows`);
   } else if (mark?.claim === "alone") {

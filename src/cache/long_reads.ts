@@ -30,7 +30,8 @@ class Numbers {
   readonly #free: Uint16Array;
   count: number;
   constructor(count: number) {
-    this.#free = Uint16Array.from({ length: count }, (_, i) => count - 1 - i);
+    this.#free = new Uint16Array(count);
+    for (let i = 0; i < count; i++) this.#free[i] = count - 1 - i;
     this.count = count;
   }
   take(): number {

@@ -92,8 +92,20 @@ export interface EngineOptions extends CacheOptions {
   unsyncedBlocks?: number;
   /** Gives empty kernels for a plan; a new memory and instance by default, which cost more than the rest of a small open. */
   makeKernels?: (plan: MemoryPlan) => Kernels;
+  /** Gets what recovery found, before anything is written. What it throws ends the opening. */
+  onRecovered?: (recovered: Recovered) => void;
   /** Opens for writing as of this flush point: what came after it is void from then on. For `rewindCache` alone. */
   rewindTo?: number;
+}
+
+/** All that recovery found: with what is read later, everything that an open cache does follows from it. */
+export interface Recovered {
+  superblock: Superblock;
+  /** Which of the two copies that is. */
+  copy: number;
+  versions: Versions;
+  walk: Walk;
+  report: RecoveryReport;
 }
 
 /** What opening found. */
@@ -231,6 +243,7 @@ async function open(options: EngineOptions, opened: OpenedCache, backing: BlockD
     );
   }
   const recovery = report(superblock, versions, walk);
+  options.onRecovered?.({ superblock, copy, versions, walk, report: recovery });
   const readOnly = options.readOnly === true || (recovery.damaged && !options.acceptDamage);
   if (recovery.damaged && !options.readOnly) {
     warn(

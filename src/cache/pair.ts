@@ -134,6 +134,7 @@ export async function takeSamples(core: Core): Promise<Sample[]> {
   const samples: Sample[] = [];
   for (let i = 0; i < sampleTriesMax && samples.length < samplesMax; i++) {
     const block = random.below(versions.backingBlocks);
+    if (samples.some((sample) => sample.block === block)) continue;
     if (kernels.dirty.test(block) || kernels.zeroDirty.test(block) || versions.poison.mask(block) !== 0) {
       continue;
     }

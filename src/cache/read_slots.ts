@@ -36,7 +36,8 @@ class FreeSlots {
   readonly #numbers: Uint16Array;
   #count: number;
   constructor(first: number, count: number) {
-    this.#numbers = Uint16Array.from({ length: count }, (_, i) => first + count - 1 - i);
+    this.#numbers = new Uint16Array(count);
+    for (let i = 0; i < count; i++) this.#numbers[i] = first + count - 1 - i;
     this.#count = count;
   }
   /** The next one, without taking it; -1 when there is none. */

@@ -15,6 +15,7 @@ import { type Walk, walkLog } from "../log/recovery.ts";
 import { Segments } from "../log/segments.ts";
 import type { Superblock, SuperblockProblem } from "../log/superblock.ts";
 import { Kernels } from "../wasm/kernels.ts";
+import type { MemoryPlan } from "../wasm/memory_map.ts";
 import { readSuperblocks } from "./pair.ts";
 import { Versions } from "./versions.ts";
 
@@ -42,12 +43,13 @@ export interface Scan {
 export async function scanCache(
   device: BlockDevice,
   onProgress?: (done: number, total: number) => void,
+  makeKernels: (plan: MemoryPlan) => Kernels = Kernels.create,
 ): Promise<Scan> {
   const { superblock, problems } = await readSuperblocks(device);
   const { geometry } = superblock;
   const segments = new Segments(geometry.segmentCount, geometry.segmentBlocks);
   const backingBlocks = backingBlocksOf(superblock.backingBytes);
-  const kernels = Kernels.create({
+  const kernels = makeKernels({
     slotCount: geometry.slotCount,
     backingBlocks,
     segmentBlocks: geometry.segmentBlocks,

@@ -82,8 +82,18 @@ export function decodeLegMark(bytes: Bytes, copy: number): LegMark | undefined {
 /** The mark that counts, undefined when there is none. A copy that cannot be read is one that cannot be used. */
 export async function readLegMark(device: BlockDevice): Promise<LegMark | undefined> {
   let newest: LegMark | undefined;
+  for (const mark of await readLegMarkCopies(device)) {
+    if (mark && (!newest || mark.generation > newest.generation)) newest = mark;
+  }
+  return newest;
+}
+
+/** Both copies, undefined where one cannot be used. */
+export async function readLegMarkCopies(device: BlockDevice): Promise<(LegMark | undefined)[]> {
+  const copies: (LegMark | undefined)[] = [];
   for (const [copy, offset] of legMarkOffsets.entries()) {
     const bytes = new Uint8Array(sectorBytes);
+    copies.push(undefined);
     if (offset + sectorBytes > device.sizeBytes) continue;
     try {
       await device.read(offset, bytes);
@@ -91,10 +101,9 @@ export async function readLegMark(device: BlockDevice): Promise<LegMark | undefi
       if (!(error instanceof DeviceError) || error.code !== "EIO") throw error;
       continue;
     }
-    const mark = decodeLegMark(bytes, copy);
-    if (mark && (!newest || mark.generation > newest.generation)) newest = mark;
+    copies[copy] = decodeLegMark(bytes, copy);
   }
-  return newest;
+  return copies;
 }
 
 /** A leg, as far as marks go. */

@@ -22,7 +22,7 @@ import {
   recordEntries,
   type RecordHeader,
 } from "./codec.ts";
-import { carriesBlock } from "./layout.ts";
+import { carriesBlock, halfBytes } from "./layout.ts";
 import type { LogReader } from "./reader.ts";
 import type { LogPosition, Superblock } from "./superblock.ts";
 import type { LastRecord } from "./record_header.ts";
@@ -395,9 +395,12 @@ export function repeatsPredecessorOf(header: RecordHeader, previous: PreviousRec
     previous.sequence === header.sequence - 1 && previous.crc === header.chain;
 }
 
-/** Whether a record's bytes are what its header says: both halves of the header, and every block. */
+/**
+ * Whether a record's bytes are what its header says: both halves of the header, and every block. The second half is judged by
+ * itself: where the bytes come from another copy than the header did, the header's may be damaged there.
+ */
 export function recordIsWhole(header: RecordHeader, bytes: Uint8Array): boolean {
-  for (let i = 0; i < blockBytes; i++) if (bytes[i] !== header.bytes[i]) return false;
+  for (let i = 0; i < halfBytes; i++) if (bytes[i] !== header.bytes[i]) return false;
   const previous = decodePrevious(bytes);
   if (!previous || !repeatsPredecessorOf(header, previous)) return false;
   let block = 0;
