@@ -5,7 +5,7 @@
 
 import { slicingTables } from "./memory";
 // Written by generate_crc32c.ts at build time. It takes reduceMin, reduceMin + reduceStep, ... reduceMax bytes.
-import { reduce, reduceMax, reduceMin, reduceStep } from "./crc32c_reduce";
+import { reduce, reduceCopy, reduceMax, reduceMin, reduceStep } from "./crc32c_reduce";
 
 function fillTables(): void {
   for (let byte: u32 = 0; byte < 256; byte++) {
@@ -78,6 +78,11 @@ export function crc32c(pointer: usize, length: usize, previous: u32): u32 {
 /** The CRC-32C of the 4096 bytes at `pointer`. */
 export function crc32cBlock(pointer: usize): u32 {
   return ~reduced(pointer, 4096, 0xffffffff);
+}
+
+/** The same, and copies them to `target` on the way. REQUIRES: the two do not overlap. */
+export function crc32cBlockCopy(target: usize, pointer: usize): u32 {
+  return ~slicing(reduceCopy(target, pointer, 4096, 0xffffffff), 32, 0);
 }
 
 /** The CRC-32C of the 2048 bytes at `pointer`. */

@@ -103,6 +103,7 @@ function foldTables(distance: number, powers: number[]): number[] {
 
 /** How many vectors ahead the pieces of a vector land in the wide fold; a basis, which most choices are not. */
 const wideDistances = [1, 2, 4, 6];
+const wideMax = Math.max(...wideDistances);
 
 const load = (pointer: string, offset: number) => `v128.load(${pointer}, ${offset})`;
 const xor = (terms: string[]): string => {
@@ -111,11 +112,10 @@ const xor = (terms: string[]): string => {
   return `v128.xor(${xor(terms.slice(0, half))}, ${xor(terms.slice(half))})`;
 };
 
-/** Writes the source of the kernel. */
+/** Writes the source of the kernel, and of its twin that copies the message to `target` on the way. */
 export function generateReduce(): string {
   const lines: string[] = [];
   const put = (line: string) => lines.push(line);
-  const wideMax = Math.max(...wideDistances);
   const wide = foldTables(vectorBytes * wideMax, wideDistances.map((d) => vectorBytes * (wideMax - d)));
   const narrow = foldTables(2 * vectorBytes, [0, 1, 2, 3]);
 
@@ -124,7 +124,23 @@ export function generateReduce(): string {
   put(`export const reduceMin: usize = ${reduceLengths.min};`);
   put(`export const reduceMax: usize = ${reduceLengths.max};`);
   put(`export const reduceStep: usize = ${reduceLengths.step};`);
-  put(`export function reduce(pointer: usize, length: usize, state: u32): usize {`);
+  putReduce(put, false);
+  putReduce(put, true);
+  return lines.join("\n") + "\n";
+}
+
+function putReduce(put: (line: string) => void, copies: boolean): void {
+  // Each vector of the message is loaded once, and stored at once where it is to be copied.
+  let vectorCount = 0;
+  const message = (offset: number) => {
+    if (!copies) return load("pointer", offset);
+    const name = `message${vectorCount++}`;
+    put(`const ${name} = ${load("pointer", offset)};`);
+    put(`v128.store(target, ${name}, ${offset});`);
+    return name;
+  };
+  const head = copies ? "reduceCopy(target: usize, " : "reduce(";
+  put(`export function ${head}pointer: usize, length: usize, state: u32): usize {`);
   put(`const zero = i64x2.splat(0);`);
 
   // Opening. `start` lies one largest-reach below the first moved byte, so that every offset is positive.
@@ -132,7 +148,7 @@ export function generateReduce(): string {
   put(`const start: usize = movedEnd + ${closingBytes - reach} - length;`);
   put(`v128.store(start, zero, ${reach - vectorBytes});`);
   for (let i = 0; i < openingBytes; i += vectorBytes) {
-    const terms = [load("pointer", i)];
+    const terms = [message(i)];
     if (i === 0) terms.push("i32x4.replace_lane(zero, 0, state)");
     for (const offset of sparseOffsets) {
       if (i - offset > -vectorBytes) terms.push(load("start", reach + i - offset));
@@ -141,23 +157,24 @@ export function generateReduce(): string {
   }
 
   // Loop. A pointer to each source with small immediates was measured 7 % faster than one with large ones.
-  put(`pointer += ${openingBytes};`);
+  const target = (bytes: number) => copies ? ` target += ${bytes};` : "";
+  put(`pointer += ${openingBytes};${target(openingBytes)}`);
   put(`let moved: usize = start + ${reach + openingBytes};`);
   put(`do {`);
   sparseOffsets.forEach((offset) => put(`const back${offset} = moved - ${offset};`));
   for (let i = 0; i < turnBytes; i += vectorBytes) {
-    const terms = [load("pointer", i), ...sparseOffsets.map((offset) => load(`back${offset}`, i))];
+    const terms = [message(i), ...sparseOffsets.map((offset) => load(`back${offset}`, i))];
     put(`const turn${i} = ${xor(terms)};`);
   }
   for (let i = 0; i < turnBytes; i += vectorBytes) put(`v128.store(moved, turn${i}, ${i});`);
-  put(`pointer += ${turnBytes}; moved += ${turnBytes};`);
+  put(`pointer += ${turnBytes}; moved += ${turnBytes};${target(turnBytes)}`);
   put(`} while (moved < movedEnd);`);
 
   // Closing: constant addresses, which need no bounds check. Bytes past movedEnd are zero for ever.
   const vectors = closingBytes / vectorBytes;
   for (let n = 0; n < vectors; n++) {
     const i = n * vectorBytes;
-    const terms = [load("pointer", i)];
+    const terms = [message(i)];
     for (const offset of sparseOffsets) {
       if (i < offset) terms.push(load(`movedEnd - ${offset - i}`, 0));
     }
@@ -196,5 +213,4 @@ export function generateReduce(): string {
   put(`v128.store(foldedPointer, rest${n}, 0); v128.store(foldedPointer, rest${n + 1}, ${vectorBytes});`);
   put(`return foldedPointer;`);
   put(`}`);
-  return lines.join("\n") + "\n";
 }

@@ -15,4 +15,4 @@ export {
   bitmapTest,
 } from "./bitmap";
 export { sortPlan } from "./sort_plan";
-export { recordAddData, recordAddRange, recordSeal } from "./record";
+export { recordAddData, recordAddRange, recordSeal, recordTakeBlock } from "./record";

@@ -144,6 +144,7 @@ export class Writes {
       if (!whole && (from & 511 || to & 511)) {
         this.#keepCut(kept, keptMask, pointer, cutSectors(from, to) & ~masks[old]!);
       }
+      kernels.changeBlock(old);
       kernels.copyIn(pointer + from, source, at, to - from);
       const mask = masks[old]! | sectors | missing;
       if (mask !== masks[old]) {
@@ -162,9 +163,12 @@ export class Writes {
     const mask = whole ? fullMask : sectors | keptMask;
     const slot = this.#writer.putData(block, mask);
     const pointer = this.#writer.pointerOf(slot);
-    if (!whole) bytes.copyWithin(pointer, kept, kept + blockBytes);
-    kernels.copyIn(pointer + from, source, at, to - from);
-    if (whole && to < blockBytes) bytes.fill(0, pointer + to, pointer + blockBytes);
+    if (to - from === blockBytes) kernels.takeBlock(pointer, slot, source, at);
+    else {
+      if (!whole) bytes.copyWithin(pointer, kept, kept + blockBytes);
+      kernels.copyIn(pointer + from, source, at, to - from);
+      if (whole) bytes.fill(0, pointer + to, pointer + blockBytes);
+    }
     versions.putData(block, slot, mask, this.#writer.openSequence);
   }
 

@@ -377,7 +377,7 @@ export class LogWriter {
     this.#entryCount = this.#dataCount = 0;
     this.#dataCapacity = capacity;
     this.#overwriteFloor = this.#openSlot + 1;
-    this.#kernels.bytes.fill(0, this.#openPointer, this.#openPointer + blockBytes);
+    this.#kernels.recordBegin(this.#openPointer);
     return "none";
   }
 
@@ -402,7 +402,7 @@ export class LogWriter {
     facts.isFlushPoint = this.#isFlushPoint;
     fillHeader(kernels, pointer, facts);
     const blocks = 1 + this.#dataCount;
-    this.#chain = kernels.recordSeal(pointer, kernels.map.crcs + (this.#openSlot + 1) * 4);
+    this.#chain = kernels.recordSeal(pointer, this.#openSlot + 1);
     const entries = pointer + recordField.entries;
     kernels.bytes.copyWithin(kernels.map.entries, entries, entries + recordEntriesMax * entryBytes);
     noteLast(facts);

@@ -49,7 +49,8 @@ export interface KernelExports {
     count: number,
     mask: number,
   ): void;
-  recordSeal(record: number, crcsOfFirstSlot: number): number;
+  recordTakeBlock(data: number, source: number, crc: number, known: number): void;
+  recordSeal(record: number, firstSlot: number, crcs: number, known: number): number;
 }
 
 let compiled: WebAssembly.Module | undefined;

@@ -9,10 +9,11 @@
  */
 
 import { assert } from "../errors.ts";
+import { blockBytes } from "../units.ts";
 import { Bitmap } from "./bitmap.ts";
 import { crc32cThrough } from "./crc32c.ts";
 import { type KernelExports, kernelsInstance, memoryPagesMin } from "./instance.ts";
-import { type MemoryMap, type MemoryPlan, pageBytes, planMemory } from "./memory_map.ts";
+import { knownMask, type MemoryMap, type MemoryPlan, pageBytes, planMemory } from "./memory_map.ts";
 
 export { Bitmap } from "./bitmap.ts";
 
@@ -169,6 +170,12 @@ export class Kernels {
     this.#exports.sortPlan(this.map.plan, this.map.planScratch, count);
   }
 
+  /** Begins a record at `record`: a header of zeroes, and no checksum known. There is one open record at a time. */
+  recordBegin(record: number): void {
+    this.bytes.fill(0, record, record + blockBytes);
+    this.bytes.fill(0, this.map.known, this.map.known + knownMask + 1);
+  }
+
   /** Writes entry `index` of the record at `record`: data or a clean copy. Its checksum follows at the seal. */
   recordAddData(record: number, index: number, kind: number, block: number, mask: number): void {
     this.#exports.recordAddData(record, index, kind, block, mask);
@@ -187,12 +194,33 @@ export class Kernels {
   }
 
   /**
-   * Computes the checksums of the record at `record`: of each data block, into its entry and into the u32 array at
-   * `crcsOfFirstSlot`; of the second half of the header; of the first half, which is returned, as a signed number.
+   * Copies the block `source[at, at + 4096)` to `pointer`, where the open record has `slot`; where `source` lies in this memory its checksum
+   * is computed on the way, in less time than both take one after the other. {@linkcode changeBlock} is to be called before the block is changed.
+   */
+  takeBlock(pointer: number, slot: number, source: Uint8Array, at: number): void {
+    if (source.buffer !== this.#buffer) return this.copyIn(pointer, source, at, blockBytes);
+    const { crcs, known } = this.map;
+    this.#exports.recordTakeBlock(
+      pointer,
+      source.byteOffset + at,
+      crcs + 4 * slot,
+      known + (slot & knownMask),
+    );
+  }
+
+  /** Notes that the block of `slot`, in the open record, does not stay as it was taken: the seal computes its checksum. */
+  changeBlock(slot: number): void {
+    this.bytes[this.map.known + (slot & knownMask)] = 0;
+  }
+
+  /**
+   * Computes the checksums of the record at `record`, whose data begins at `firstSlot`: of each data block that has not got one yet,
+   * into its entry and into {@linkcode crcs}; of the second half of the header; of the first half, which is returned, as a signed number.
    * REQUIRES: all other fields are final, entryCount above all.
    */
-  recordSeal(record: number, crcsOfFirstSlot: number): number {
-    return this.#exports.recordSeal(record, crcsOfFirstSlot) | 0;
+  recordSeal(record: number, firstSlot: number): number {
+    const { crcs, known } = this.map;
+    return this.#exports.recordSeal(record, firstSlot, crcs, known) | 0;
   }
 
   // The hot path ends here.

@@ -6,6 +6,7 @@
  * 0          statics of the kernels (tables)      reservedBytes
  * scratch    64 KiB, for checksums of foreign bytes
  * entries    previous record's entry list         4 KiB
+ * known      256 bytes, by slot in the open record: whether its checksum is in crcs
  * buffers    bufferCount segments of RAM          the open record lives in one of these
  * staging    stagingBlocks blocks                 write-back
  * reads      readSlots blocks                     reads under way
@@ -53,6 +54,7 @@ export interface BitmapPlace {
 export interface MemoryMap {
   scratch: number;
   entries: number;
+  known: number;
   buffers: number;
   staging: number;
   reads: number;
@@ -75,6 +77,8 @@ export interface MemoryMap {
 export const reservedBytes = 65536;
 /** Bytes of the scratch region. */
 export const scratchBytes = 65536;
+/** Which bits of a slot choose its byte of the `known` region: more blocks than a record has. */
+export const knownMask = 255;
 /** Bytes of a WebAssembly page. */
 export const pageBytes = 65536;
 /** Most memory that 32-bit WebAssembly can address, less a page so that no end of a region wraps to 0. */
@@ -99,6 +103,7 @@ export function planMemory(plan: MemoryPlan): MemoryMap {
   const map: MemoryMap = {
     scratch: take(scratchBytes, blockBytes),
     entries: take(blockBytes, blockBytes),
+    known: take(knownMask + 1),
     buffers: take(plan.bufferCount * plan.segmentBlocks * blockBytes, blockBytes),
     staging: take(plan.stagingBlocks * blockBytes, blockBytes),
     reads: take((plan.readSlots ?? 0) * blockBytes, blockBytes),

@@ -31,6 +31,12 @@ export const mutantsOfTheCache: readonly Mutant[] = [
     }],
   },
   {
+    name: "overwritten-block-keeps-its-checksum",
+    rule: 2,
+    why: "a block of the open record is changed after its checksum was computed, and cannot be read any more",
+    edits: [{ file: writes, find: "      kernels.changeBlock(old);\n", replace: "" }],
+  },
+  {
     name: "old-version-taken-for-clean",
     rule: 2,
     why: "the version before is on the cache device alone, and is dropped as if the backing had it",
