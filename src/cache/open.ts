@@ -37,7 +37,7 @@ import { lentBuffersMax } from "./lent_buffers.ts";
 import { RangeLocks } from "./locks.ts";
 import { type LegOptions, type OpenedCache, openLegs } from "./legs.ts";
 import { Mirror } from "./mirror.ts";
-import { findPoint } from "./past.ts";
+import { findPoint, type FoundPoint } from "./past.ts";
 import { checkPair, type OpenTarget, openTarget } from "./pair.ts";
 import { readSlotBlocks } from "./read_slots.ts";
 import { Statistics } from "./statistics.ts";
@@ -96,6 +96,8 @@ export interface EngineOptions extends CacheOptions {
   onRecovered?: (recovered: Recovered) => void;
   /** Opens for writing as of this flush point: what came after it is void from then on. For `rewindCache` alone. */
   rewindTo?: number;
+  /** Gets what was found there, before anything is written. */
+  onPoint?: (point: FoundPoint) => void;
 }
 
 /** All that recovery found: with what is read later, everything that an open cache does follows from it. */
@@ -226,6 +228,7 @@ async function open(options: EngineOptions, opened: OpenedCache, backing: BlockD
   const point = past === undefined
     ? undefined
     : await findPoint(reader, superblock, past, options.acceptChangedBacking ?? false);
+  if (point) options.onPoint?.(point);
   // The checkpoint knows what was not written back of the present; of the past, all of it counts as such.
   const walk = await replayLog(
     reader,
@@ -281,6 +284,8 @@ async function open(options: EngineOptions, opened: OpenedCache, backing: BlockD
     },
   };
   if (readOnly) {
+    // Nothing is copied to it.
+    await opened.resync?.close();
     core = { ...shared, writer: undefined };
     const mirror = mirrorOf(options, core, superblock);
     return cache = cacheSeam.make({ core, superblock, store: undefined, recovery, mirror });

@@ -8,11 +8,13 @@
  * @module
  */
 
-import { DamageError } from "../errors.ts";
+import { systemClock } from "../clock.ts";
+import { assert, DamageError } from "../errors.ts";
 import { LogReader } from "../log/reader.ts";
 import { findPoint, type FoundPoint } from "./past.ts";
 import { type CacheOptions, type EngineOptions, openCache } from "./open.ts";
-import { openTarget, readSuperblocks } from "./pair.ts";
+import { openLegs } from "./legs.ts";
+import { openTarget } from "./pair.ts";
 
 /** How to rewind. */
 export interface RewindOptions extends Omit<CacheOptions, "readOnly" | "at" | "acceptDamage"> {
@@ -40,16 +42,24 @@ export interface RewindReport {
  * @throws {DamageError} when records before it are lost
  */
 export async function planRewind(
-  options: Pick<RewindOptions, "cache" | "to" | "acceptChangedBacking">,
+  options: Pick<
+    RewindOptions,
+    "cache" | "mirror" | "to" | "acceptChangedBacking" | "acceptMissingMirror" | "resyncMirror"
+  >,
 ): Promise<RewindReport> {
-  const device = await openTarget(options.cache, false);
+  // Of two legs the one that counts tells what there is, whichever was named first.
+  const { device, superblock, resync } = await openLegs(options, {
+    open: (target) => openTarget(target, false),
+    clock: systemClock,
+    warn: () => {},
+  });
   try {
-    const { superblock } = await readSuperblocks(device);
     const reader = new LogReader(device, superblock.geometry, superblock.uuid);
     const mayDiffer = options.acceptChangedBacking ?? false;
     return report(options.to, await findPoint(reader, superblock, options.to, mayDiffer));
   } finally {
     if (typeof options.cache === "string") await device.close();
+    if (typeof options.mirror === "string") await resync?.close();
   }
 }
 
@@ -92,8 +102,12 @@ export async function planRewind(
  */
 export async function rewindCache(options: RewindOptions): Promise<RewindReport> {
   const { to, ...open } = options;
-  const plan = await planRewind(options);
-  const engine: EngineOptions = { ...open, rewindTo: to };
+  let plan: RewindReport | undefined;
+  const engine: EngineOptions = {
+    ...open,
+    rewindTo: to,
+    onPoint: (point) => plan = report(to, point),
+  };
   const cache = await openCache(engine);
   const { readOnly } = cache;
   await cache.close();
@@ -102,6 +116,7 @@ export async function rewindCache(options: RewindOptions): Promise<RewindReport>
       `Cannot rewind ${nameOf(options.cache)}: it is damaged, and nothing was changed; see nbdboost check`,
     );
   }
+  assert(plan !== undefined, "the flush point was found");
   return plan;
 }
 

@@ -57,7 +57,9 @@ export const rewind: Command = {
   async run(options, output) {
     const [cache, to] = [options.needed("cache"), options.number("to")!];
     const acceptChangedBacking = options.flag(acceptChangedBackingOption.name);
-    const plan = await planRewind({ cache, to, acceptChangedBacking });
+    const mirror = options.text("mirror");
+    const legs = { cache, ...(mirror === undefined ? {} : { mirror }) };
+    const plan = await planRewind({ ...legs, to, acceptChangedBacking });
     const what =
       `${plan.undoneFlushPoints} flush points, ${plan.undoneRecords} records with ${plan.undoneBlocks} blocks`;
     if (!options.flag("yes")) {
@@ -65,10 +67,8 @@ export const rewind: Command = {
         `Rewinding ${cache} to flush point ${to} would undo ${what}, for good: add --yes to do it`,
       );
     }
-    const mirror = options.text("mirror");
     const report = await rewindCache({
-      cache,
-      ...(mirror === undefined ? {} : { mirror }),
+      ...legs,
       backing: options.needed("backing"),
       to,
       acceptChangedBacking,

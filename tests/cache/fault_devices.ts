@@ -36,6 +36,7 @@ export class FaultyDevice implements EventDevice {
   onWrite: Hook = () => {};
   onZero: Hook = () => {};
   onSync: () => Promise<void> | void = () => {};
+  onClose: () => void = () => {};
   /** Called with the state of the device after each write. */
   onWritten: (offset: number, length: number) => void = () => {};
   writes: { offset: number; length: number }[] = [];
@@ -114,6 +115,7 @@ export class FaultyDevice implements EventDevice {
     await this.onSync();
   }
   close(): Promise<void> {
+    this.onClose();
     return Promise.resolve();
   }
 }

@@ -2,6 +2,7 @@
 import { type Cache } from "../../src/cache/cache.ts";
 import { formatDevices } from "../../src/cache/format.ts";
 import { type EngineOptions, openCache } from "../../src/cache/open.ts";
+import { planRewind, rewindCache } from "../../src/cache/rewind.ts";
 import { DeviceError, RefusedError } from "../../src/errors.ts";
 import { readLegMark } from "../../src/log/leg_mark.ts";
 import { checkpointOffset, legMarkOffsets, superblockOffsets } from "../../src/log/layout.ts";
@@ -382,4 +383,28 @@ Deno.test("mirror: a checkpoint that one leg has wrongly is taken from the other
     assertEquals(pair.warnings.filter((text) => text.includes("checkpoint")), []);
     await again.close();
   }
+});
+
+Deno.test("mirror: what a rewind would undo is told by the leg that counts, and a past that is only looked at needs no other", async () => {
+  const pair = await new Pair().format();
+  const cache = await pair.open();
+  await cache.history.hold();
+  await cache.write(0, block(1), { fua: true });
+  await cache.mirror!.drop("leg-a");
+  await cache.write(0, block(2), { fua: true });
+  const to = cache.status().cache.durableSequence;
+  await cache.write(0, block(3), { fua: true });
+  await cache.close();
+  const legs = { cache: pair.a, mirror: pair.b, resyncMirror: true };
+  assertEquals((await planRewind({ ...legs, to })).undoneFlushPoints, 1);
+  let closed = 0;
+  pair.a.onClose = () => closed++;
+  const past = await pair.open({ ...legs, readOnly: true, at: to });
+  assertEquals([await read(past, 0), closed], [2, 1]);
+  await past.close();
+  const { undoneFlushPoints } = await rewindCache({ ...legs, backing: pair.backing, clock: pair.clock, to });
+  assertEquals(undoneFlushPoints, 1);
+  const again = await pair.open({ resyncMirror: true });
+  assertEquals(await read(again, 0), 2);
+  await again.close();
 });

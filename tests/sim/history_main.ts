@@ -4,7 +4,8 @@
  * @module
  */
 
-import { liveHistory, noCounts } from "./history_world.ts";
+import { noCounts } from "./history_counts.ts";
+import { liveHistory } from "./history_world.ts";
 
 const worlds = Number(Deno.args[0] ?? 1000);
 const first = Number(Deno.args[1] ?? Date.now() % 1_000_000_000);

@@ -1,7 +1,8 @@
 // Why: a view of the past that shows a byte of another moment is worse than none, and a rewind that a crash leaves half done
 // loses the volume. More of the same: deno run -A tests/sim/history_main.ts 1000
 import { assert } from "../assert.ts";
-import { liveHistory, noCounts } from "./history_world.ts";
+import { noCounts } from "./history_counts.ts";
+import { liveHistory } from "./history_world.ts";
 
 const worlds = 24;
 

@@ -7,6 +7,7 @@
  * - What a flush point shows is the image of that moment, or an error; an error only once the floor has passed it.
  * - What was servable while history was held stays so until it is released, whatever happens.
  * - After a rewind, or a crash in one, the volume is the flush point's image or the present's, nothing else.
+ * - All of that holds for a mirror, too, with whichever of its legs has everything.
  *
  * @module
  */
@@ -14,47 +15,26 @@
 import type { Cache } from "../../src/cache/cache.ts";
 import type { FrozenVolume } from "../../src/cache/cache_history.ts";
 import { type HistoryReport, listHistory } from "../../src/cache/flush_points.ts";
-import { openCache } from "../../src/cache/open.ts";
-import { rewindCache } from "../../src/cache/rewind.ts";
+import { type EngineOptions, openCache } from "../../src/cache/open.ts";
+import { planRewind, rewindCache } from "../../src/cache/rewind.ts";
 import { DeviceError, RefusedError } from "../../src/errors.ts";
 import { SeededRandom } from "../../src/random.ts";
 import { blockBytes, sectorBytes } from "../../src/units.ts";
 import { assert, assertEquals } from "../assert.ts";
 import { kernelPool } from "./kernel_pool.ts";
-import { Machine } from "./machine.ts";
+import type { HistoryCounts } from "./history_counts.ts";
+import { HistoryLegs } from "./history_legs.ts";
+import { Machine, type MachineDevices } from "./machine.ts";
 import { crashPolicies } from "./medium.ts";
 
 const livesMax = 6;
 const stepsMax = 60;
+/** Share of steps after which something happens to a leg. */
+const legsShare = 0.06;
 
-/** What came up in worlds, so that a test can see that it did. */
-export interface HistoryCounts {
-  views: number;
-  endedViews: number;
-  refusals: number;
-  offline: number;
-  rewinds: number;
-  crashedRewinds: number;
-  rewindsThatCount: number;
-  heldCrashes: number;
-  changes: number;
-  bypassed: number;
-}
-
-/** No counts yet. */
-export function noCounts(): HistoryCounts {
-  return {
-    views: 0,
-    endedViews: 0,
-    refusals: 0,
-    offline: 0,
-    rewinds: 0,
-    crashedRewinds: 0,
-    rewindsThatCount: 0,
-    heldCrashes: 0,
-    changes: 0,
-    bypassed: 0,
-  };
+/** Every second world has a mirror. */
+function isMirrored(seed: number): boolean {
+  return seed % 2 === 0;
 }
 
 /** Lives through one world; throws at the first thing that is wrong. */
@@ -65,6 +45,7 @@ export async function liveHistory(seed: number, counts: HistoryCounts): Promise<
 class HistoryWorld {
   readonly #random: SeededRandom;
   readonly #machine: Machine;
+  readonly #legs: HistoryLegs;
   readonly #counts: HistoryCounts;
   readonly #sizeBytes: number;
   #image: Uint8Array<ArrayBuffer>;
@@ -89,14 +70,15 @@ class HistoryWorld {
       segmentBlocks: [4, 8, 16][this.#random.below(3)]!,
       segmentCount: 8 + this.#random.below(40),
       seed,
+      mirrored: isMirrored(seed),
     });
+    this.#legs = new HistoryLegs(this.#machine, new SeededRandom(~seed), counts);
   }
 
   async run(): Promise<void> {
     await this.#machine.format();
     for (let life = 0; life < livesMax; life++) {
-      const cache = await this.#machine.open({
-        makeKernels: kernelPool.take,
+      const cache = await this.#open({
         tunables: {
           writeback: (["auto", "on", "off"] as const)[this.#random.below(3)]!,
           fullTimeout: 2,
@@ -105,12 +87,25 @@ class HistoryWorld {
         },
       });
       await this.#comePresent(cache);
-      for (let step = this.#random.below(stepsMax); step > 0; step--) await this.#step(cache);
+      for (let step = this.#random.below(stepsMax); step > 0; step--) {
+        await this.#step(cache);
+        if (this.#random.chance(legsShare)) await this.#legs.step(cache);
+      }
       await this.#end(cache);
       await this.#lookBack();
       if (this.#random.chance(0.5)) await this.#rewind();
       assertEquals(this.#machine.violations, []);
     }
+  }
+
+  #open(options: Partial<EngineOptions>): Promise<Cache> {
+    this.#legs.plan(options.readOnly !== true);
+    return this.#machine.open({ makeKernels: kernelPool.take, ...options });
+  }
+
+  #begin<T>(writes: boolean, action: (devices: MachineDevices) => Promise<T>): Promise<T> {
+    this.#legs.plan(writes);
+    return this.#machine.begin(action);
   }
 
   /** What was not flushed may be there or not; from here on it is what it is. */
@@ -317,7 +312,11 @@ class HistoryWorld {
     if (!held) this.#heldFrom = Infinity;
     const way = this.#random.below(4);
     this.#killed = false;
-    if (way < 2) return await this.#machine.run(cache.close());
+    if (way < 2) {
+      await this.#machine.run(cache.close());
+      this.#legs.ended(cache);
+      return;
+    }
     if (held) this.#counts.heldCrashes++;
     if (way === 2) {
       // Something may be under way.
@@ -325,6 +324,7 @@ class HistoryWorld {
       await this.#machine.steps(this.#random.below(6));
     }
     this.#crash(this.#random.chance(0.3));
+    this.#legs.ended(cache);
   }
 
   #crash(kill: boolean): void {
@@ -342,22 +342,28 @@ class HistoryWorld {
       if (this.#random.chance(0.6)) continue;
       if (!servable) {
         await this.#refused(
-          this.#machine.begin((both) => openCache({ ...both, readOnly: true, at: sequence })),
+          this.#begin(false, (both) => openCache({ ...both, readOnly: true, at: sequence })),
         );
         continue;
       }
-      const past = await this.#machine.open({ makeKernels: kernelPool.take, readOnly: true, at: sequence });
+      const past = await this.#open({ readOnly: true, at: sequence });
       const bytes = await this.#whole(past);
       await this.#machine.run(past.close());
       this.#counts.offline++;
       if (image) assertSame(bytes, image, `flush point ${sequence}, offline,`);
     }
     const future = report.headSequence + this.#random.below(3);
-    await this.#refused(this.#machine.begin((both) => openCache({ ...both, readOnly: true, at: future })));
+    await this.#refused(this.#begin(false, (both) => openCache({ ...both, readOnly: true, at: future })));
   }
 
   #list() {
-    return this.#machine.run(listHistory({ cache: this.#machine.cacheDisk(), limit: 0 }));
+    return this.#machine.run(listHistory({ cache: this.#machine.cacheDisk(this.#legs.good), limit: 0 }));
+  }
+
+  /** What a rewind would undo is told by the leg that counts. */
+  async #plan({ points }: HistoryReport, to: number): Promise<void> {
+    const plan = await this.#machine.run(this.#begin(false, (devices) => planRewind({ ...devices, to })));
+    assertEquals(plan.undoneFlushPoints, points.filter(({ sequence }) => sequence > to).length);
   }
 
   async #rewind(): Promise<void> {
@@ -368,10 +374,11 @@ class HistoryWorld {
     const point = candidates[this.#random.below(candidates.length || 1)];
     if (!point) return;
     const image = this.#points.get(point.sequence)!;
-    const present = await this.#machine.open({ makeKernels: kernelPool.take, readOnly: true });
+    const present = await this.#open({ readOnly: true });
     const before = await this.#whole(present);
     await this.#machine.run(present.close());
-    const rewind = this.#machine.begin((devices) => rewindCache({ ...devices, to: point.sequence }));
+    if (this.#random.chance(0.3)) await this.#plan(report, point.sequence);
+    const rewind = this.#begin(true, (devices) => rewindCache({ ...devices, to: point.sequence }));
     const crashes = this.#random.chance(0.6);
     if (crashes) {
       rewind.catch(() => {});
@@ -380,7 +387,7 @@ class HistoryWorld {
       this.#counts.crashedRewinds++;
     } else await this.#machine.run(rewind);
     this.#counts.rewinds++;
-    const after = await this.#machine.open({ makeKernels: kernelPool.take });
+    const after = await this.#open({});
     const bytes = await this.#whole(after);
     const isNew = isSame(bytes, image);
     assert(
@@ -391,6 +398,7 @@ class HistoryWorld {
     const isHeld = after.status().history.held;
     assert(isHeld === report.held, "a rewind neither holds nor releases");
     await this.#machine.run(after.close());
+    this.#legs.ended(after);
     // What came after the flush point is void: later records take the same numbers.
     const { headSequence } = await this.#list();
     for (const sequence of this.#points.keys()) {

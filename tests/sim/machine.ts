@@ -24,7 +24,15 @@ export interface MachineOptions {
   segmentBlocks?: number;
   segmentCount?: number;
   seed?: number;
+  /** The cache device has two legs. */
+  mirrored?: boolean;
 }
+
+/** What a machine has for those who open its cache. */
+export type MachineDevices =
+  & Pick<EngineOptions, "backing" | "clock" | "random" | "warn">
+  & Pick<EngineOptions, "mirror" | "acceptMissingMirror" | "resyncMirror">
+  & { cache: BlockDevice };
 
 /** How a machine opens its cache. */
 export interface MachineOpenOptions extends Partial<EngineOptions> {
@@ -35,6 +43,10 @@ export interface MachineOpenOptions extends Partial<EngineOptions> {
 /** Two media and whatever runs on them. */
 export class Machine {
   readonly cacheMedium: Medium;
+  /** The legs that the next life is given, in this order; one of a plain cache. */
+  legs: Medium[];
+  /** All legs that there are. */
+  allLegs: Medium[];
   readonly backingMedium: Medium;
   readonly random: SeededRandom;
   readonly segmentBlocks: number;
@@ -49,7 +61,11 @@ export class Machine {
   constructor(options: MachineOptions) {
     const { backingBytes, segmentBlocks = 4, segmentCount = 8, seed = 1 } = options;
     this.segmentBlocks = segmentBlocks;
-    this.cacheMedium = new Medium(mib + segmentBlocks * segmentCount * blockBytes, "cache");
+    const cacheBytes = mib + segmentBlocks * segmentCount * blockBytes;
+    this.cacheMedium = new Medium(cacheBytes, "cache");
+    this.allLegs = [this.cacheMedium];
+    if (options.mirrored) this.allLegs.push(new Medium(cacheBytes, "mirror"));
+    this.legs = this.allLegs;
     this.backingMedium = new Medium(backingBytes, "backing");
     this.random = new SeededRandom(seed);
   }
@@ -61,8 +77,13 @@ export class Machine {
   /** Formats the cache medium. */
   async format(): Promise<void> {
     const { segmentBlocks, random } = this;
-    const [cache, backing] = [this.#disk(this.cacheMedium), this.#disk(this.backingMedium)];
-    await this.run(formatDevices(cache, backing, { segmentBlocks, clock: this.#clock, random: random.fill }));
+    const [cache, mirror] = this.allLegs.map((leg) => this.disk(leg));
+    await this.run(formatDevices(cache!, this.disk(this.backingMedium), {
+      ...(mirror ? { mirror } : {}),
+      segmentBlocks,
+      clock: this.#clock,
+      random: random.fill,
+    }));
   }
 
   /** Powers on and opens the cache. */
@@ -72,16 +93,19 @@ export class Machine {
 
   /** Powers on and begins something with both devices; time does not pass yet. */
   begin<T>(
-    action: (machine: Pick<EngineOptions, "cache" | "backing" | "clock" | "random" | "warn">) => Promise<T>,
+    action: (machine: MachineDevices) => Promise<T>,
     busyMs?: BlockDevice["busyMs"],
   ): Promise<T> {
     this.#clock.stop();
     this.#clock = new SimClock(this.#clock.monotonicMs() + 1);
     this.warnings = [];
-    const backing: BlockDevice = this.#disk(this.backingMedium);
+    const backing: BlockDevice = this.disk(this.backingMedium);
     if (busyMs) backing.busyMs = busyMs;
+    const [cache, mirror] = this.legs.map((leg) => this.disk(leg));
     return action({
-      cache: this.#disk(this.cacheMedium),
+      cache: cache!,
+      ...(mirror ? { mirror, resyncMirror: true } : {}),
+      acceptMissingMirror: true,
       backing,
       clock: this.#clock,
       random: this.random.fill,
@@ -89,14 +113,15 @@ export class Machine {
     });
   }
 
-  /** Powers on, and gives the cache device alone. */
-  cacheDisk(): SimDisk {
+  /** Powers on, and gives the cache device alone, or one leg of it. */
+  cacheDisk(medium = this.cacheMedium): SimDisk {
     this.#clock.stop();
     this.#clock = new SimClock(this.#clock.monotonicMs() + 1);
-    return this.#disk(this.cacheMedium);
+    return this.disk(medium);
   }
 
-  #disk(medium: Medium): SimDisk {
+  /** A handle on a medium for this life. */
+  disk(medium: Medium): SimDisk {
     const disk = new EventDisk({
       medium,
       clock: this.#clock,
@@ -138,14 +163,14 @@ export class Machine {
   /** The power goes, on both devices. */
   powerCut(policy: CrashPolicy): void {
     this.#clock.stop();
-    this.cacheMedium.powerCut(policy, this.random);
+    for (const leg of this.allLegs) leg.powerCut(policy, this.random);
     this.backingMedium.powerCut(policy, this.random);
   }
 
   /** The process is killed. */
   kill(): void {
     this.#clock.stop();
-    this.cacheMedium.kill(this.random);
+    for (const leg of this.allLegs) leg.kill(this.random);
     this.backingMedium.kill(this.random);
   }
 
