@@ -81,6 +81,8 @@ export function withLegHabits<T extends Shape & Habits>(
     clients: Math.max(shape.clients, 2),
     closes: 0.05,
     sparks: undefined,
+    // What is read wrongly once must not stand on the copy.
+    troubles: random.chance(0.4) ? ["flipped reads"] : shape.troubles,
     weights: { ...weights, write: 10, flush: Math.max(weights.flush, 4) },
     // What is copied was read a while ago, or lands later than what clients write.
     slow: { ...shape.slow, ...overtaken[random.below(overtaken.length)] },
