@@ -50,28 +50,28 @@ export class LongReads implements TransferEnd {
   readonly #backing: EventDevice | null;
   readonly #onEnd: () => boolean;
 
-  readonly #reads = new Numbers(readsMax);
+  readonly #reads: Numbers;
   /** By read: transfers under way, and one more while it is being planned. */
-  readonly #pending = new Int32Array(readsMax);
-  readonly #failed = new Uint8Array(readsMax);
-  readonly #length = new Int32Array(readsMax);
-  readonly #at = new Int32Array(readsMax);
-  readonly #tag = new Int32Array(readsMax);
-  readonly #memory: (Uint8Array<ArrayBuffer> | null)[] = new Array(readsMax).fill(null);
-  readonly #to: (ReadEnd | null)[] = new Array(readsMax).fill(null);
+  readonly #pending: Int32Array;
+  readonly #failed: Uint8Array;
+  readonly #length: Int32Array;
+  readonly #at: Int32Array;
+  readonly #tag: Int32Array;
+  readonly #memory: (Uint8Array<ArrayBuffer> | null)[];
+  readonly #to: (ReadEnd | null)[];
 
-  readonly #transfers = new Numbers(transfersMax);
+  readonly #transfers: Numbers;
   /** By transfer: its read, its slot or `inBacking`, where it lies in memory, and how long it is. */
-  readonly #read = new Uint16Array(transfersMax);
-  readonly #slot = new Float64Array(transfersMax);
-  readonly #pointer = new Float64Array(transfersMax);
-  readonly #bytes = new Int32Array(transfersMax);
-  readonly #startedMs = new Float64Array(transfersMax);
+  readonly #read: Uint16Array;
+  readonly #slot: Float64Array;
+  readonly #pointer: Float64Array;
+  readonly #bytes: Int32Array;
+  readonly #startedMs: Float64Array;
   /** Failed syncs of what has gone past the log, when a transfer of the backing began. */
-  readonly #failures = new Int32Array(transfersMax);
+  readonly #failures: Int32Array;
   /** Where in the backing it lies, and the read cache's generation then; negative where nothing is to be kept. */
-  readonly #offset = new Float64Array(transfersMax);
-  readonly #generation = new Float64Array(transfersMax);
+  readonly #offset: Float64Array;
+  readonly #generation: Float64Array;
 
   /** `onEnd` is called after each read's end, and tells whether it settled promises. */
   constructor(core: Core, room: Room | undefined, onEnd: () => boolean) {
@@ -80,6 +80,27 @@ export class LongReads implements TransferEnd {
     this.#onEnd = onEnd;
     this.#log = startsTransfers(core.device) ? core.device : null;
     this.#backing = startsTransfers(core.backing) ? core.backing : null;
+    // Of other devices no read is ever taken, and making all this is a good part of opening a small cache.
+    const isUsed = this.#log !== null && this.#backing !== null;
+    const reads = isUsed ? readsMax : 0;
+    const transfers = isUsed ? transfersMax : 0;
+    this.#reads = new Numbers(reads);
+    this.#pending = new Int32Array(reads);
+    this.#failed = new Uint8Array(reads);
+    this.#length = new Int32Array(reads);
+    this.#at = new Int32Array(reads);
+    this.#tag = new Int32Array(reads);
+    this.#memory = new Array(reads).fill(null);
+    this.#to = new Array(reads).fill(null);
+    this.#transfers = new Numbers(transfers);
+    this.#read = new Uint16Array(transfers);
+    this.#slot = new Float64Array(transfers);
+    this.#pointer = new Float64Array(transfers);
+    this.#bytes = new Int32Array(transfers);
+    this.#startedMs = new Float64Array(transfers);
+    this.#failures = new Int32Array(transfers);
+    this.#offset = new Float64Array(transfers);
+    this.#generation = new Float64Array(transfers);
   }
 
   // ---- hot path ----
