@@ -8,21 +8,38 @@
  * subset of what that had not synced yet.
  *
  * A kill is tried at every moment as well: what had completed is visible, and is durable only if it had been synced, or is
- * written and synced anew (log-rules.md 7).
+ * written and synced anew (log-rules.md 7); of what it had not synced, every subset survives the power cut after it.
  *
- * Invariants: a workload is a path in a tree, and a moment belongs to the operation under way, so the moments of all prefixes
- * are gone through once. Equal images with equal expectations are tried once. Where the subsets of a moment are more than
- * {@linkcode imagesMax}, classes are tried, and the moment is counted as sampled.
+ * What is not run, and why nothing is lost by it; `unreduced` compares all of it with what every single image does:
+ * - A workload is a path in a tree, and a moment belongs to the operation under way, so the moments of all prefixes are gone
+ *   through once. A moment at which nothing has changed since the one before is the same moment.
+ * - A sector is decided where a recovery looks at it, and not before (tiny_course.ts). At what no recovery looks, there every
+ *   subset does the same. So most subsets are gone through many at a time, and none is left to chance.
+ * - Contents that the engine's own decoders call bad are one (tiny_units.ts): a checksum that fails says no more.
+ * - What a recovery does hangs on what it reads, and not on what may be there. So it is run once for all workloads and moments
+ *   that give it the same to read, and each compares what it showed with its own expectations. Nothing is hashed for that:
+ *   equal means equal.
  *
  * @module
  */
 
-import { SeededRandom } from "../../src/random.ts";
+import { assert } from "../../src/errors.ts";
+import { superblockField } from "../../src/log/layout.ts";
 import { KernelPool } from "./kernel_pool.ts";
 import { Violation } from "./oracle.ts";
-import { type Choice, TinyMedium } from "./tiny_disk.ts";
-import { type Media, TinyLife } from "./tiny_life.ts";
-import { checkAllowed } from "./tiny_oracle.ts";
+import { Courses, type Holdings, View } from "./tiny_course.ts";
+import { Base, placesOf, subsetsOf } from "./tiny_moment.ts";
+import { checkAllowed, contents } from "./tiny_oracle.ts";
+import {
+  describe,
+  imageOf,
+  type Numbers,
+  type Outcome,
+  overlayOf,
+  Recoveries,
+  type Run,
+} from "./tiny_recovery.ts";
+import { Units } from "./tiny_units.ts";
 import {
   type Operation,
   operations,
@@ -32,23 +49,23 @@ import {
   starts,
   TinyWorld,
 } from "./tiny_world.ts";
+import type { Unreduced } from "./unreduced.ts";
 
-/** Subsets of a moment beyond which classes are tried. */
-export const imagesMax = 4096;
-/** Random subsets of a moment that is sampled. */
-const randomSubsets = 64;
+/** Runs after which what is known is forgotten, so that it fits into memory: equal ones are close to each other. */
+const runsKept = 4_000;
 
 /** What was gone through. */
 export interface Totals {
   workloads: number;
   /** Moments at which the power went. */
   points: number;
-  /** Of these, how many had too many subsets for all. */
+  /** Of these, how many had too many subsets of one block for all. */
   sampled: number;
-  /** Images that could be on the media, and how many of them differ. */
+  /** Images that could be on the media. */
   images: number;
-  distinct: number;
-  /** Openings of such images by the real recovery. */
+  /** What they came to: what recoveries told apart, added up over all moments that differ. */
+  outcomes: number;
+  /** Openings by the real recovery. */
   recoveries: number;
 }
 
@@ -60,264 +77,205 @@ export interface Finding {
 }
 
 /** What is on the media, and what may be read. */
-interface Image {
-  cache: TinyMedium;
-  backing: TinyMedium;
+export interface Moment {
+  /** What the first recovery reads. */
+  visible: Holdings;
+  /** After a kill: what of it is durable, and what else of it may be. After a power cut that is the same. */
+  durable: Holdings | undefined;
+  /** The same, where nothing that is undecided survives. */
+  numbers: { visible: Numbers; durable: Numbers };
   allowed: readonly (readonly number[])[];
   how: string;
 }
 
-/** One sector's choices, with the device they belong to. */
-interface Place extends Choice {
-  device: "cache" | "backing";
-}
-
-/** A subset, by place: which of the numbers is on the medium. */
-type Pick = number[];
-
-/** Goes through workloads, and remembers which images were tried. */
+/** Goes through workloads, and remembers what recoveries did. */
 export class Exhaustion {
-  readonly totals: Totals = { workloads: 0, points: 0, sampled: 0, images: 0, distinct: 0, recoveries: 0 };
-  readonly #seen = new Set<number>();
+  readonly totals: Totals = { workloads: 0, points: 0, sampled: 0, images: 0, outcomes: 0, recoveries: 0 };
   readonly #recordPool = new KernelPool();
-  readonly #checkPool = new KernelPool();
-  readonly #prepared = new Map<StartName, Prepared>();
-  /** How deep the power goes again inside a recovery. */
   readonly #depth: number;
+  readonly #unreduced: Unreduced | undefined;
+  #prepared: Map<StartName, Prepared> | undefined;
+  #units!: Units;
+  #recoveries!: Recoveries;
+  #first!: Courses<Outcome>;
+  #second!: Courses<Outcome>;
+  /** Contents that are never forgotten. */
+  #contentsMin = 0;
+  #runs = 0;
 
-  constructor(depth: number) {
+  /** `depth`: how deep the power goes again inside a recovery. `unreduced`: every image is tried by itself, too. */
+  constructor(depth: number, unreduced?: Unreduced) {
     this.#depth = depth;
+    this.#unreduced = unreduced;
   }
 
   /** Runs `workload` and tries every moment of its last operation. */
   async run(start: StartName, workload: Operation[]): Promise<Finding | undefined> {
-    const images: Image[] = [];
     this.totals.workloads++;
     let begun = -1;
     try {
-      let prepared = this.#prepared.get(start);
-      if (!prepared) this.#prepared.set(start, prepared = await prepare(starts[start]));
+      const prepared = (this.#prepared ?? await this.#prepare()).get(start)!;
+      if (this.#runs > runsKept) this.#forget();
+      const moments: Moment[] = [];
       const world = await TinyWorld.begin(prepared, this.#recordPool);
       for (const [i, operation] of workload.entries()) {
         begun = i;
         const last = i === workload.length - 1;
-        const onPoint = () => {
-          if (last) this.#collect(world.media, world.oracle.allowed, images);
-        };
-        await world.do(operation, onPoint, last);
+        await world.do(operation, last ? this.#collector(world, moments) : () => {}, last);
       }
       world.stop();
-      for (const image of images) await this.#check(image, this.#depth);
+      for (const moment of moments) await this.#check(moment, this.#depth);
     } catch (error) {
       if (!(error instanceof Error)) throw error;
       const message = error instanceof Violation ? error.message : error.stack!;
       return { start, workload, message: begun < 0 ? `before the first operation: ${message}` : message };
+    } finally {
+      this.totals.recoveries = this.#recoveries?.count ?? 0;
     }
     return undefined;
   }
 
-  /** Adds what could be on the media if the power went, or the process died, at this moment. */
-  #collect(media: Media, allowed: readonly (readonly number[])[], images: Image[]): void {
-    this.totals.points++;
-    const places: Place[] = [];
-    for (const device of ["cache", "backing"] as const) {
-      for (const choice of media[device].choices()) places.push({ ...choice, device });
+  async #prepare(): Promise<Map<StartName, Prepared>> {
+    const prepared = new Map<StartName, Prepared>();
+    for (const start of Object.keys(starts) as StartName[]) {
+      prepared.set(start, await prepare(starts[start]));
     }
-    const base = new Hash();
-    base.addAllowed(allowed);
-    base.addMedium(media.cache.durable, 1);
-    base.addMedium(media.backing.durable, 2);
-    for (const pick of this.#picks(places)) {
-      const hash = base.copy();
-      for (const [i, choice] of pick.entries()) {
-        if (choice === 0) continue;
-        const { device, sector, numbers } = places[i]!;
-        const which = device === "cache" ? 1 : 2;
-        hash.toggle(which, sector, numbers[0]!);
-        hash.toggle(which, sector, numbers[choice]!);
-      }
-      if (!this.#isNew(hash)) continue;
-      const how = `power cut, of ${places.length} sectors that were not synced ${describe(places, pick)}`;
-      const durable = { cache: media.cache.durable.slice(), backing: media.backing.durable.slice() };
-      for (const [i, { device, sector, numbers }] of places.entries()) {
-        durable[device][sector] = numbers[pick[i]!]!;
-      }
-      images.push({
-        cache: new TinyMedium(durable.cache),
-        backing: new TinyMedium(durable.backing),
-        allowed,
-        how,
-      });
-    }
-    if (places.length === 0) return;
-    for (const all of [false, true]) {
-      const live = (medium: TinyMedium) => all ? medium.allDone() : medium.live;
-      const hash = base.copy();
-      hash.addMedium(live(media.cache), 3);
-      hash.addMedium(live(media.backing), 4);
-      if (!this.#isNew(hash)) continue;
-      images.push({
-        cache: new TinyMedium(media.cache.durable, live(media.cache)),
-        backing: new TinyMedium(media.backing.durable, live(media.backing)),
-        allowed,
-        how: `kill, what was under way ${all ? "done" : "not done"}`,
-      });
-    }
+    const { uuid } = superblockField;
+    const uuids = [...prepared.values()].map(({ cache }) =>
+      contents.bytesOf(cache[0]!).slice(uuid, uuid + 16)
+    );
+    assert(uuids.every((each) => each.every((byte, i) => byte === uuids[0]![i])));
+    this.#units = new Units(contents, uuids[0]!);
+    this.#recoveries = new Recoveries(this.#units);
+    this.#first = new Courses(this.#units);
+    this.#second = new Courses(this.#units);
+    this.#contentsMin = contents.count;
+    return this.#prepared = prepared;
   }
 
-  #isNew(hash: Hash): boolean {
-    this.totals.images++;
-    const { key } = hash;
-    if (this.#seen.has(key)) return false;
-    this.#seen.add(key);
-    this.totals.distinct++;
-    return true;
+  #forget(): void {
+    this.#runs = 0;
+    this.#first.clear();
+    this.#second.clear();
+    this.#units.clear();
+    contents.forget(this.#contentsMin);
   }
 
-  *#picks(places: Place[]): Generator<Pick> {
-    let count = 1;
-    for (const { numbers } of places) count *= numbers.length;
-    if (count <= imagesMax) {
-      const pick: Pick = places.map(() => 0);
-      for (;;) {
-        yield pick;
-        let at = 0;
-        while (at < pick.length && ++pick[at]! === places[at]!.numbers.length) pick[at++] = 0;
-        if (at === pick.length) return;
+  /** Adds what could be on the media if the power went, or the process died, whenever something changed. */
+  #collector(world: TinyWorld, moments: Moment[]): () => void {
+    let before = "";
+    let counted = { images: 0, sampled: 0 };
+    return () => {
+      const { media, oracle } = world;
+      const state = `${world.lives} ${media.cache.version} ${media.backing.version} ${oracle.changes}`;
+      if (state !== before) {
+        before = state;
+        counted = this.#collect(world, moments);
       }
-    }
-    this.totals.sampled++;
-    // By the order in which they were written; a sector's later writes count as one with its last.
-    const order = places.map((_, i) => i).sort((a, b) => places[a]!.orders[1]! - places[b]!.orders[1]!);
-    const last = (i: number) => places[i]!.numbers.length - 1;
-    const of = (keep: (rank: number) => boolean): Pick => {
-      const pick: Pick = places.map(() => 0);
-      for (const [rank, i] of order.entries()) if (keep(rank)) pick[i] = last(i);
-      return pick;
+      this.totals.points++;
+      this.totals.images += counted.images;
+      this.totals.sampled += counted.sampled;
     };
-    yield of(() => false);
-    yield of(() => true);
-    for (let chosen = 0; chosen < order.length; chosen++) {
-      yield of((rank) => rank === chosen);
-      yield of((rank) => rank !== chosen);
-      yield of((rank) => rank < chosen);
-    }
-    const random = new SeededRandom(places.length);
-    for (let i = 0; i < randomSubsets; i++) yield places.map(({ numbers }) => random.below(numbers.length));
   }
 
-  /** Opens an image, cuts the power, opens again, drains. */
-  async #check(image: Image, depth: number): Promise<void> {
-    const inner: Image[] = [];
-    let where = image.how;
-    try {
-      const media = { cache: image.cache, backing: image.backing };
-      const first = this.#life(media);
-      if (depth > 0) {
-        first.cacheDisk.onSync = first.backingDisk.onSync = () => this.#collect(media, image.allowed, inner);
-      }
-      await first.run(first.open(), () => {}, false);
-      const shown = await this.#read(first);
-      checkAllowed("the volume shows something else:", shown, image.allowed);
-      first.stop();
-      where = `${image.how}; opened; power cut, nothing un-synced survives`;
-      const second = this.#life({
-        cache: new TinyMedium(media.cache.durable),
-        backing: new TinyMedium(media.backing.durable),
+  #collect(
+    { media, oracle: { allowed } }: TinyWorld,
+    moments: Moment[],
+  ): { images: number; sampled: number } {
+    const places = placesOf(media);
+    const durable = { cache: media.cache.durable.slice(), backing: media.backing.durable.slice() };
+    const base = new Base(this.#units, durable, places);
+    const how = `power cut, of ${places.length} sectors that were not synced`;
+    moments.push({ visible: base, durable: undefined, numbers: { visible: durable, durable }, allowed, how });
+    if (places.length === 0) return { images: 1, sampled: 0 };
+    for (const done of [false, true]) {
+      const live = (device: "cache" | "backing") =>
+        done ? media[device].allDone() : media[device].live.slice();
+      const visible = { cache: live("cache"), backing: live("backing") };
+      moments.push({
+        visible: new Base(this.#units, visible, []),
+        durable: new Base(this.#units, durable, placesOf(media, !done)),
+        numbers: { visible, durable },
+        allowed,
+        how: `kill, what was under way ${done ? "done" : "not done"}; in a power cut afterwards`,
       });
-      await second.run(second.open(), () => {}, false);
-      const seen = shown.map((number) => [number]);
-      checkAllowed("what was seen is gone:", await this.#read(second), seen);
-      where += "; opened; drained";
-      await second.run(second.cache.drain(), () => {}, false);
-      checkAllowed("the backing alone:", [...second.media.backing.durable], seen);
-      second.stop();
-    } catch (error) {
-      if (error instanceof Violation) throw new Violation(`${where}: ${error.message}`);
-      throw new Error(`${where}: ${error instanceof Error ? error.stack : error}`, { cause: error });
     }
-    for (const next of inner) {
-      next.how = `${image.how}; inside the recovery ${next.how}`;
-      await this.#check(next, depth - 1);
-    }
+    return { images: subsetsOf(places) + 2, sampled: base.sampled ? 1 : 0 };
   }
 
-  #life(media: Media): TinyLife {
-    this.totals.recoveries++;
-    return new TinyLife(media, {
-      life: 1000,
-      stepped: false,
-      pool: this.#checkPool,
-      tunables: { writeback: "off" },
+  /** Tries everything that the media may hold at a moment. */
+  async #check(moment: Moment, depth: number): Promise<void> {
+    const { numbers: { visible, durable }, allowed } = moment;
+    const inner: { outcome: Outcome; survivors: View }[] = [];
+    const first = async (view: View) => {
+      const live = imageOf(view, visible);
+      return await this.#recoveries.first(live, moment.durable ? durable : live, depth > 0);
+    };
+    const second = async (view: View) => await this.#recoveries.second(imageOf(view, durable));
+    await this.#explore(this.#first, new View(moment.visible), first, async (outcome, view) => {
+      const where = () => `${moment.how} ${describe(view, durable)}; opened`;
+      if (outcome.error !== undefined) throw new Violation(`${where()}: ${outcome.error}`);
+      checkAllowed(() => `${where()}: the volume shows something else:`, outcome.shown, allowed);
+      const survivors = moment.durable ? new View(moment.durable) : view;
+      if (depth > 0) inner.push({ outcome, survivors });
+      const again = new View(survivors, new Map(outcome.durable));
+      await this.#explore(this.#second, again, second, (after, view) => {
+        this.totals.outcomes++;
+        checkSecond(outcome, after, () => `${where()}; power cut, ${describe(view, durable)}; opened`);
+      });
     });
+    await this.#unreduced?.compare(moment, { first: this.#first, second: this.#second, units: this.#units });
+    for (const { outcome, survivors } of inner) {
+      for (const sync of outcome.syncs) {
+        const view = new View(survivors, overlayOf(this.#units, survivors, sync));
+        const how = `${moment.how} ${describe(survivors, durable)}; in a power cut inside the recovery`;
+        const numbers = { visible: durable, durable };
+        await this.#check({ visible: view, durable: undefined, numbers, allowed, how }, depth - 1);
+      }
+    }
   }
 
-  async #read(life: TinyLife): Promise<number[]> {
-    let numbers: number[] = [];
-    await life.run(life.read().then((all) => void (numbers = all)), () => {}, false);
-    return numbers;
+  /** Calls `each` for all outcomes that `view` can lead to, and runs those that are not known. */
+  async #explore(
+    courses: Courses<Outcome>,
+    view: View,
+    run: (view: View) => Promise<Run>,
+    each: (outcome: Outcome, view: View) => void | Promise<void>,
+  ): Promise<void> {
+    const open = [view];
+    for (let next = open.pop(); next; next = open.pop()) {
+      const found: [Outcome, View][] = [];
+      const missed: View[] = [];
+      courses.walk(next, (outcome, view) => found.push([outcome, view]), (view) => missed.push(view));
+      if (missed.length > 0) {
+        // Where one was missed, others may have been for the same reason, so they are asked again.
+        const { glances, outcome } = await run(missed[0]!);
+        courses.add(glances, outcome);
+        this.#runs++;
+        open.push(...missed);
+      }
+      for (const [outcome, view] of found) await each(outcome, view);
+    }
   }
+}
+
+/** Fails unless a second opening showed, and a drain left on the backing, what the first had shown. */
+function checkSecond({ shown }: Outcome, after: Outcome, where: () => string): void {
+  if (after.error !== undefined) throw new Violation(`${where()}: ${after.error}`);
+  const seen = shown.map((number) => [number]);
+  checkAllowed(() => `${where()}: what was seen is gone:`, after.shown, seen);
+  checkAllowed(() => `${where()}; drained: the backing alone:`, after.backing, seen);
 }
 
 /** All workloads of `length` operations, in a fixed order. */
 export function* eachWorkload(length: number): Generator<Operation[]> {
   const names = Object.keys(operations) as Operation[];
   const at = new Array<number>(length).fill(0);
+  // Of no operation there is one: it does nothing.
   for (;;) {
     yield at.map((i) => names[i]!);
     let digit = length - 1;
     while (digit >= 0 && ++at[digit]! === names.length) at[digit--] = 0;
     if (digit < 0) return;
   }
-}
-
-/** The exclusive or of a random value for each sector's content and for each content that is allowed. */
-class Hash {
-  #low = 0;
-  #high = 0;
-
-  /** An exact integer of 53 bits. */
-  get key(): number {
-    return (this.#low >>> 0) * 0x20_0000 + (this.#high & 0x1f_ffff);
-  }
-
-  copy(): Hash {
-    const copy = new Hash();
-    copy.#low = this.#low;
-    copy.#high = this.#high;
-    return copy;
-  }
-
-  toggle(device: number, sector: number, number: number): void {
-    const seed = Math.imul(number + 1, 0x9e3779b1) ^ Math.imul(sector * 8 + device, 0x85ebca6b);
-    this.#low ^= scramble(seed);
-    this.#high ^= scramble(Math.imul(number + 1, 0xc2b2ae35) ^ Math.imul(sector * 8 + device, 0x27d4eb2f));
-  }
-
-  addMedium(numbers: Int32Array, device: number): void {
-    for (let sector = 0; sector < numbers.length; sector++) {
-      if (numbers[sector] === 0) continue;
-      this.toggle(device, sector, 0);
-      this.toggle(device, sector, numbers[sector]!);
-    }
-  }
-
-  addAllowed(allowed: readonly (readonly number[])[]): void {
-    for (const [sector, numbers] of allowed.entries()) {
-      for (const number of numbers) this.toggle(5, sector, number);
-    }
-  }
-}
-
-function scramble(value: number): number {
-  let hash = Math.imul(value ^ (value >>> 15), 0x2c1b3c6d);
-  hash = Math.imul(hash ^ (hash >>> 12), 0x297a2d39);
-  return hash ^ (hash >>> 15);
-}
-
-function describe(places: Place[], pick: Pick): string {
-  const kept = places.flatMap(({ device, sector }, i) => pick[i]! > 0 ? [`${device} ${sector}`] : []);
-  if (kept.length === 0) return "none survives";
-  if (kept.length === places.length) return "all survive";
-  return `these survive: ${kept.join(", ")}`;
 }

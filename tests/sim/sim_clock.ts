@@ -10,7 +10,7 @@
 import type { Clock } from "../../src/clock.ts";
 
 /** Added to virtual time for what people read: 2025-01-01. */
-const wallStartMs = 1_735_689_600_000;
+export const wallStartMs = 1_735_689_600_000;
 
 interface Event {
   atMs: number;

@@ -13,21 +13,37 @@ import { assert } from "../../src/errors.ts";
 import { sectorBytes } from "../../src/units.ts";
 import type { SimClock } from "./sim_clock.ts";
 
+/** Words of 32 bits in a sector. */
+const wordsMax = sectorBytes / 4;
+
 /** Numbers the contents of sectors. */
 export class Contents {
   readonly #bytes: Uint8Array[] = [new Uint8Array(sectorBytes)];
-  readonly #byHash = new Map<number, number[]>([[hashOf(new Uint8Array(sectorBytes), 0), [0]]]);
+  readonly #byHash = new Map<number, number[]>([[hashOf(new Uint32Array(wordsMax)), [0]]]);
+
+  /** How many there are. */
+  get count(): number {
+    return this.#bytes.length;
+  }
+
+  /** Forgets all but the first `count`; nothing may hold the numbers of others any more. */
+  forget(count: number): void {
+    this.#bytes.length = count;
+    for (const [hash, numbers] of this.#byHash) {
+      const kept = numbers.filter((number) => number < count);
+      if (kept.length > 0) this.#byHash.set(hash, kept);
+      else this.#byHash.delete(hash);
+    }
+  }
 
   /** The number of the content at `bytes[at…]`. */
   numberOf(bytes: Uint8Array, at: number): number {
-    const hash = hashOf(bytes, at);
+    const words = wordsOf(bytes, at);
+    const hash = hashOf(words);
     let candidates = this.#byHash.get(hash);
     if (!candidates) this.#byHash.set(hash, candidates = []);
     for (const candidate of candidates) {
-      const known = this.#bytes[candidate]!;
-      let i = 0;
-      while (i < sectorBytes && known[i] === bytes[at + i]) i++;
-      if (i === sectorBytes) return candidate;
+      if (isSame(wordsOf(this.#bytes[candidate]!, 0), words)) return candidate;
     }
     this.#bytes.push(bytes.slice(at, at + sectorBytes));
     candidates.push(this.#bytes.length - 1);
@@ -40,18 +56,27 @@ export class Contents {
   }
 }
 
-/** FNV-1a over words where they are aligned, else over bytes made into words. */
-function hashOf(bytes: Uint8Array, at: number): number {
-  let hash = 0x811c9dc5;
+/** A sector as words, copied where they are not aligned. */
+function wordsOf(bytes: Uint8Array, at: number): Uint32Array {
   const start = bytes.byteOffset + at;
-  const own = (start & 3) === 0 ? bytes : bytes.slice(at, at + sectorBytes);
-  const words = new Uint32Array(own.buffer, own === bytes ? start : 0, sectorBytes / 4);
-  for (let i = 0; i < words.length; i++) hash = Math.imul(hash ^ words[i]!, 0x01000193);
+  if ((start & 3) === 0) return new Uint32Array(bytes.buffer, start, wordsMax);
+  return new Uint32Array(bytes.slice(at, at + sectorBytes).buffer);
+}
+
+function isSame(a: Uint32Array, b: Uint32Array): boolean {
+  for (let i = 0; i < wordsMax; i++) if (a[i] !== b[i]) return false;
+  return true;
+}
+
+/** FNV-1a over words. */
+function hashOf(words: Uint32Array): number {
+  let hash = 0x811c9dc5;
+  for (let i = 0; i < wordsMax; i++) hash = Math.imul(hash ^ words[i]!, 0x01000193);
   return hash;
 }
 
 /** A write of some sectors, un-synced. */
-interface Change {
+export interface Change {
   sector: number;
   numbers: number[];
   done: boolean;
@@ -72,6 +97,8 @@ export interface Choice {
 export class TinyMedium {
   readonly durable: Int32Array;
   readonly live: Int32Array;
+  /** Counts up with every change. */
+  version = 0;
   #pending: Change[] = [];
 
   constructor(durable: Int32Array, live: Int32Array = durable) {
@@ -82,11 +109,13 @@ export class TinyMedium {
   begin(sector: number, numbers: number[], order: number): Change {
     const change = { sector, numbers, done: false, order };
     this.#pending.push(change);
+    this.version++;
     return change;
   }
 
   complete(change: Change): void {
     change.done = true;
+    this.version++;
     this.live.set(change.numbers, change.sector);
   }
 
@@ -97,14 +126,30 @@ export class TinyMedium {
 
   settle(covered: Change[]): void {
     for (const change of covered) this.durable.set(change.numbers, change.sector);
+    if (covered.length > 0) this.version++;
     const gone = new Set(covered);
     this.#pending = this.#pending.filter((change) => !gone.has(change));
   }
 
-  /** Everything that a power cut may decide, for sectors of which it can make any difference. */
-  choices(): Choice[] {
+  /** By sector: what was written to it and is not synced, in order. */
+  pending(): Map<number, number[]> {
+    const bySector = new Map<number, number[]>();
+    for (const change of this.#pending) {
+      for (const [i, number] of change.numbers.entries()) {
+        const numbers = bySector.get(change.sector + i);
+        if (numbers) numbers.push(number);
+        else bySector.set(change.sector + i, [number]);
+      }
+    }
+    return bySector;
+  }
+
+  /** Everything that a power cut may decide, for sectors of which it can make any difference. `done`: of what had completed. */
+  choices(done = false): Choice[] {
     const bySector = new Map<number, Choice>();
-    for (const { sector, numbers, order } of this.#pending) {
+    for (const change of this.#pending) {
+      const { sector, numbers, order } = change;
+      if (done && !change.done) continue;
       for (const [i, number] of numbers.entries()) {
         let choice = bySector.get(sector + i);
         if (!choice) {
@@ -168,6 +213,13 @@ export class Stepper {
   }
 }
 
+/** Learns what a life does with a device, at the moment at which it is done. `numbers`: what reads see before. */
+export interface Watcher {
+  read(sector: number, count: number, numbers: Int32Array): void;
+  changed(sector: number, count: number, numbers: Int32Array): void;
+  settled(changes: readonly Change[]): void;
+}
+
 /** A machine's handle on a medium. Without a stepper every call is done at once. */
 export class TinyDisk implements BlockDevice {
   readonly sizeBytes: number;
@@ -180,6 +232,7 @@ export class TinyDisk implements BlockDevice {
   readonly #nextOrder: () => number;
   /** Called when a sync is issued, before it makes anything durable. */
   onSync: () => void = () => {};
+  watcher: Watcher | undefined;
 
   constructor(options: {
     name: string;
@@ -212,6 +265,7 @@ export class TinyDisk implements BlockDevice {
   read(offset: number, into: Uint8Array<ArrayBuffer>): Promise<void> {
     return this.#call(() => {
       const { live } = this.medium;
+      this.watcher?.read(offset / sectorBytes, into.length / sectorBytes, live);
       for (let at = 0; at < into.length; at += sectorBytes) {
         const number = live[(offset + at) / sectorBytes]!;
         if (number === 0) into.fill(0, at, at + sectorBytes);
@@ -234,6 +288,7 @@ export class TinyDisk implements BlockDevice {
   #change(offset: number, numbers: number[]): Promise<void> {
     assert(offset % sectorBytes === 0 && offset / sectorBytes + numbers.length <= this.medium.live.length);
     if (this.#clock.stopped) return new Promise(() => {});
+    this.watcher?.changed(offset / sectorBytes, numbers.length, this.medium.live);
     const change = this.medium.begin(offset / sectorBytes, numbers, this.#nextOrder());
     return this.#call(() => this.medium.complete(change));
   }
@@ -242,7 +297,10 @@ export class TinyDisk implements BlockDevice {
     if (this.#clock.stopped) return new Promise(() => {});
     this.onSync();
     const covered = this.medium.completed;
-    return this.#call(() => this.medium.settle(covered));
+    return this.#call(() => {
+      this.medium.settle(covered);
+      this.watcher?.settled(covered);
+    });
   }
 
   close(): Promise<void> {

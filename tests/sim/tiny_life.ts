@@ -13,11 +13,12 @@ import { blockBytes, mib, sectorBytes } from "../../src/units.ts";
 import type { KernelPool } from "./kernel_pool.ts";
 import { Violation } from "./oracle.ts";
 import { settled } from "./settled.ts";
-import { SimClock } from "./sim_clock.ts";
+import { SimClock, wallStartMs } from "./sim_clock.ts";
 import { Stepper, TinyDisk, type TinyMedium } from "./tiny_disk.ts";
 import { contents, volumeSectors } from "./tiny_oracle.ts";
 
-const segmentBlocks = 4;
+/** Blocks of a segment of the log. */
+export const segmentBlocks = 4;
 const segmentCount = 6;
 /** Sectors of the cache device. */
 export const cacheSectors = (mib + segmentBlocks * segmentCount * blockBytes) / sectorBytes;
@@ -27,6 +28,16 @@ const turnsMax = 64;
 const longTurnsMax = 2000;
 /** Steps of one operation after which it counts as hung. */
 const stepsMax = 20_000;
+/**
+ * People's time stands still: it stands in records and superblocks, where no recovery decides anything by it, and would make
+ * equal states differ.
+ */
+class StillClock extends SimClock {
+  override wallMs(): number {
+    return wallStartMs;
+  }
+}
+
 /** What the devices of a machine hold. */
 export interface Media {
   cache: TinyMedium;
@@ -52,7 +63,7 @@ export class TinyLife {
     options: { life: number; stepped: boolean; pool: KernelPool; tunables: Partial<Tunables> },
   ) {
     this.media = media;
-    this.clock = new SimClock(options.life * 1_000_000);
+    this.clock = new StillClock(options.life * 1_000_000);
     this.stepper = options.stepped ? new Stepper() : undefined;
     this.#random = new SeededRandom(options.life);
     this.#pool = options.pool;

@@ -34,6 +34,19 @@ export function numberOf(version: number, sector: number): number {
   return contents.numberOf(contentOf(version, sector), 0);
 }
 
+/** Whether `numbers` have a sector of version `version`. */
+function holdVersion(numbers: ReadonlySet<number>, version: number): boolean {
+  for (let sector = 0; sector < volumeSectors; sector++) {
+    if (
+      (usedSectors as readonly number[]).includes(sector % sectorsPerBlock) &&
+      numbers.has(numberOf(version, sector))
+    ) {
+      return true;
+    }
+  }
+  return false;
+}
+
 /** One thing that a sector was asked to hold. */
 interface Held {
   /** Counts up over all that was asked. */
@@ -49,6 +62,7 @@ export class TinyOracle {
   readonly #answered: Held[];
   #turn = 0;
   #version: number;
+  #changes = 0;
 
   /** All of the volume is known, and `version` was the last one written. */
   constructor(newest: readonly number[], version: number) {
@@ -60,6 +74,11 @@ export class TinyOracle {
   /** The last version that was written. */
   get version(): number {
     return this.#version;
+  }
+
+  /** Counts up whenever something else may be shown. */
+  get changes(): number {
+    return this.#changes;
   }
 
   /** Numbers of contents that may be shown, by sector. */
@@ -80,6 +99,7 @@ export class TinyOracle {
   ): { bytes: Uint8Array<ArrayBuffer>; answer: (durable: boolean) => void } {
     const version = zero ? 0 : ++this.#version;
     const turn = ++this.#turn;
+    this.#changes++;
     const bytes = new Uint8Array((end - first) * sectorBytes);
     const asked: Held[] = [];
     for (let sector = first; sector < end; sector++) {
@@ -103,11 +123,23 @@ export class TinyOracle {
   }
 
   #settle(sector: number, durable: Held): void {
+    this.#changes++;
     this.#held[sector] = this.#held[sector]!.filter(({ turn }) => turn >= durable.turn);
+  }
+
+  /**
+   * The machine is off, and `media` is all that is left of it: versions of which nothing is left are counted anew. So equal
+   * states go on equally, however they came about.
+   */
+  renumber(media: readonly Int32Array[]): void {
+    const numbers = new Set(this.allowed.flat());
+    for (const each of media) for (const number of each) numbers.add(number);
+    while (this.#version > 0 && !holdVersion(numbers, this.#version)) this.#version--;
   }
 
   /** The content was seen after a crash; it is that from now on. */
   recovered(numbers: number[]): void {
+    this.#changes++;
     for (const [sector, number] of numbers.entries()) {
       const held = { turn: ++this.#turn, number };
       this.#held[sector] = [held];
@@ -116,12 +148,16 @@ export class TinyOracle {
   }
 }
 
-/** Fails unless `numbers` are allowed. */
-export function checkAllowed(what: string, numbers: number[], allowed: readonly (readonly number[])[]): void {
+/** Fails unless `numbers` are allowed. `what` is asked for then only. */
+export function checkAllowed(
+  what: () => string,
+  numbers: readonly number[],
+  allowed: readonly (readonly number[])[],
+): void {
   for (const [sector, number] of numbers.entries()) {
     if (allowed[sector]!.includes(number)) continue;
     throw new Violation(
-      `${what} sector ${sector} (block ${
+      `${what()} sector ${sector} (block ${
         Math.floor(sector / sectorsPerBlock)
       }) is content ${number}, allowed: ${allowed[sector]!.join(", ")} (0 is zeroes, higher is newer)`,
     );

@@ -127,15 +127,28 @@ export class TinyWorld {
     };
   }
 
+  /** The settings. */
+  get tunables(): Partial<Tunables> {
+    return this.#tunables;
+  }
+
   /** What the devices hold at this moment. */
   get media(): Media {
     return this.#media;
+  }
+
+  /** Lives so far. */
+  get lives(): number {
+    return this.#lives;
   }
 
   #newLife(): TinyLife {
     const options = { life: ++this.#lives, stepped: true, pool: this.#pool, tunables: this.#tunables };
     return new TinyLife(this.#media, options);
   }
+
+  /** Called when the machine is off and about to be switched on: all that comes is a function of the world as it is then. */
+  onOff: () => void = () => {};
 
   /** Does one operation. `settle`: until no call to a device is under way any more. */
   async do(operation: Operation, onPoint: () => void, settle: boolean): Promise<void> {
@@ -147,7 +160,7 @@ export class TinyWorld {
     const covers = this.oracle.askFlush();
     await this.#life.run(this.#life.cache.close().then(covers), onPoint, true);
     this.#life.stop();
-    this.#life = this.#newLife();
+    this.#off();
     await this.#life.run(this.#life.open(), onPoint, settle);
   }
 
@@ -240,6 +253,13 @@ export class TinyWorld {
       return [name, new TinyMedium(durable)];
     });
     this.#media = Object.fromEntries(after) as Media;
+    this.#off();
+  }
+
+  #off(): void {
+    const { cache, backing } = this.#media;
+    this.oracle.renumber([cache.live, cache.durable, backing.live, backing.durable]);
+    this.onOff();
     this.#life = this.#newLife();
   }
 
@@ -247,7 +267,7 @@ export class TinyWorld {
     const { allowed } = this.oracle;
     await this.#life.open();
     const numbers = await this.#life.read();
-    checkAllowed("after a power cut", numbers, allowed);
+    checkAllowed(() => "after a power cut:", numbers, allowed);
     this.oracle.recovered(numbers);
   }
 
