@@ -5,8 +5,8 @@
  * Invariants:
  * - A sync succeeds when all legs in service have synced, and, if one leg alone is left, its marks durably say so.
  * - A leg whose write or sync fails is dropped, loudly, unless it is the last: then the call fails (log-rules.md 15).
- * - A leg that is copied to counts only when the copy is complete and durable and both legs' marks say `together`. From
- *   before the first byte is copied it gets every write.
+ * - A leg that is copied to counts only when the copy is complete and durable and both legs' marks say `together`. Before it
+ *   is marked at all, the other one says durably that it is alone; from before the first byte is copied it gets every write.
  * - Marks are written by this file alone, one change after the other.
  *
  * @module
@@ -328,6 +328,8 @@ export class MirrorDevice implements EventDevice, RedundantDevice {
     const source = this.#legs[0]!;
     this.#target = leg;
     try {
+      // As long as it still names another partner, a new one that says `together` would be a stranger to it after a crash.
+      await this.#sayAlone();
       await writeLegMarks(leg, { claim: "copying", other: source.mark.self });
       if (isDropped(leg)) throw leg.failure;
       this.#legs.push(leg);

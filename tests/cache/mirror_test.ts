@@ -303,6 +303,25 @@ Deno.test("mirror: a copy that was not completed never counts", async () => {
   assertEquals(await claims(pair), ["together", "together"]);
 });
 
+Deno.test("mirror: no new leg says that both count while the marks of the other may still name the one before", async () => {
+  const pair = await new Pair().format();
+  const cache = await pair.open();
+  await cache.write(0, block(1), { fua: true });
+  let release = () => {};
+  const held = new Promise<void>((resolve) => release = resolve);
+  pair.a.onSync = () => held;
+  const dropping = cache.mirror!.drop("leg-b");
+  const fresh = new FaultyDevice("leg-b", cacheBytes);
+  const copying = cache.mirror!.attach(fresh);
+  for (let i = 0; i < 50; i++) await new Promise((resolve) => setTimeout(resolve, 1));
+  assertEquals(await readLegMark(fresh), undefined);
+  release();
+  await Promise.all([dropping, copying]);
+  pair.b = fresh;
+  assertEquals(await claims(pair), ["together", "together"]);
+  await cache.close();
+});
+
 Deno.test("mirror: a bit that flips on the way from the only leg does not get onto its copy", async () => {
   for (const { times, succeeds } of [{ times: 1, succeeds: true }, { times: Infinity, succeeds: false }]) {
     const pair = await new Pair().format();
