@@ -196,6 +196,13 @@ export class ControlHandler {
     this.#events.tell(message);
   }
 
+  /** What GET would answer, without its content. */
+  async #head(request: Request): Promise<Response> {
+    const { body, status, headers } = await this.handle(new Request(request, { method: "GET" }));
+    await body?.cancel();
+    return new Response(null, { status, headers });
+  }
+
   /** Ends the events. */
   close(): void {
     this.#events.close();
@@ -203,6 +210,7 @@ export class ControlHandler {
 
   /** Answers `request`. Never rejects. */
   async handle(request: Request): Promise<Response> {
+    if (request.method === "HEAD") return await this.#head(request);
     try {
       const refusal = refusalOf(request, this.#guard);
       if (refusal !== undefined) {

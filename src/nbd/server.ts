@@ -31,6 +31,8 @@ const listenMsMax = 5000;
 const listenAgainMs = 50;
 /** Pause after a failed accept (too many open files, say) before the next try. */
 const acceptRetryMs = 100;
+/** ... and it is told again after this long. */
+const acceptWarnMs = 60_000;
 
 /** How to serve. */
 export interface ServeOptions {
@@ -298,6 +300,8 @@ class NbdServer implements Server {
   }
 
   async #accept(listener: IoListener): Promise<void> {
+    // Told now and then only: a lack of descriptors lasts, and logs fill disks.
+    let warnedMs = -Infinity;
     while (this.#closing === null) {
       try {
         const socket = await listener.accept();
@@ -305,10 +309,14 @@ class NbdServer implements Server {
         this.#welcome(socket);
       } catch (error) {
         if (this.#closing !== null) return;
-        const reason = error instanceof Error ? error.message : String(error);
-        this.#warn(
-          `Cannot accept a connection: ${reason}; clients that are connected are served, and it is tried again`,
-        );
+        const nowMs = this.#clock.monotonicMs();
+        if (nowMs - warnedMs >= acceptWarnMs) {
+          warnedMs = nowMs;
+          const reason = error instanceof Error ? error.message : String(error);
+          this.#warn(
+            `Cannot accept a connection: ${reason}; clients that are connected are served, and it is tried again`,
+          );
+        }
         await this.#pause(acceptRetryMs);
       }
     }

@@ -173,6 +173,15 @@ test(
   },
 );
 
+test("ControlHandler: HEAD answers as GET does, without content", async (ask) => {
+  for (const path of ["/", "/status", "/metrics", "/healthz", "/events", "/drain", "/secret"]) {
+    const [head, get] = [await ask("HEAD", path), await ask("GET", path)];
+    await get.body?.cancel();
+    assertEquals([head.status, head.body], [get.status, null], path);
+    assertEquals(head.headers.get("content-type"), get.headers.get("content-type"));
+  }
+});
+
 test("ControlHandler: what is not there is 404, what is not taken 405, each with a sentence", async (ask) => {
   const nothing = await ask("GET", "/secret");
   assertEquals(nothing.status, 404);

@@ -1,4 +1,6 @@
 import { NbdboostError, UsageError } from "../../src/errors.ts";
+import type { Io } from "../../src/io/io.ts";
+import { portableIo } from "../../src/io/portable.ts";
 import { closingMsMax, shutdownLingerMs } from "../../src/nbd/constants.ts";
 import { defaultLimits } from "../../src/nbd/limits.ts";
 import { serve, type ServeOptions } from "../../src/nbd/mod.ts";
@@ -314,4 +316,29 @@ Deno.test("serve: an address that is still in use for a moment is waited for", a
   const server = await second;
   assertEquals(server.uris, [listen!]);
   await server.close();
+});
+
+Deno.test("serve: while no connection can be accepted it says so now and then, not each time that it tries", async () => {
+  const clock = new FakeClock();
+  let tries = 0;
+  const io: Io = {
+    ...portableIo,
+    listen: async (address) => {
+      const listener = await portableIo.listen(address);
+      const accept = () => tries++ < 70 ? Promise.reject(new Error("no descriptors")) : listener.accept();
+      return { address: listener.address, accept, close: () => listener.close() };
+    },
+  };
+  await serving(new MemoryVolume(mib), async (uri, _, warnings) => {
+    for (let passed = 0; tries <= 70; passed++) {
+      assertLess(passed, 1000);
+      clock.advance(1000);
+      await new Promise((resolve) => setTimeout(resolve, 0));
+    }
+    assertEquals(warnings.length, 2);
+    assertStringIncludes(warnings[1]!, "Cannot accept a connection: no descriptors");
+    const client = await Client.connect(uri);
+    assertEquals(client.sizeBytes, mib);
+    await client.disconnect();
+  }, { io, clock });
 });
