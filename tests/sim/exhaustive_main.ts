@@ -1,6 +1,6 @@
 /**
  * `deno task exhaust [--ops N] [--from N] [--depth N] [--start NAME] [--shard I/N] [--log FILE] [--workload "w0 f …"] [--failures N]
- * [--unreduced]`: goes through all workloads of up to N operations (2 by default) on a tiny machine, see exhaustive.ts; with
+ * [--unreduced] [--mutant NAME]`: goes through all workloads of up to N operations (2 by default) on a tiny machine, see exhaustive.ts; with
  * --workload through one.
  *
  * --from: leaves out workloads of fewer operations.
@@ -9,6 +9,7 @@
  * --log: what is done is added to FILE, and what FILE says is done is not done again; the summary is of all of it. So a run
  * goes on where it was stopped, and files of several shards add up when they are put one behind the other.
  * --unreduced: opens every single image by itself as well, and compares.
+ * --mutant: plants the fault into a copy of the engine first, see mutant.ts.
  *
  * Exit code 1 on a violation, with the command that repeats it. The shortest workloads come first.
  *
@@ -17,6 +18,7 @@
 
 import process from "node:process";
 import { eachWorkload, Exhaustion, type Totals } from "./exhaustive.ts";
+import { show } from "./mutant.ts";
 import { Progress } from "./progress.ts";
 import { Prefixes } from "./tiny_prefixes.ts";
 import { type Operation, operations, type StartName, starts } from "./tiny_world.ts";
@@ -42,6 +44,11 @@ interface Done extends Totals {
   cpuSeconds: number;
 }
 
+const mutant = Deno.args.indexOf("--mutant");
+if (mutant >= 0) {
+  const name = Deno.args[mutant + 1] ?? "";
+  Deno.exit(await show(name, Deno.args.toSpliced(mutant, 2), "exhaustive_main.ts"));
+}
 const options = parse(Deno.args);
 const unreduced = options.unreduced ? new Unreduced() : undefined;
 const exhaustion = new Exhaustion(options.depth, unreduced);
@@ -108,7 +115,7 @@ async function goThrough({ name, start, workloads }: Group, progress: Progress):
     );
     for (const operation of workload) console.log(`  ${operation}: ${operations[operation]}`);
     console.log(finding.message);
-    if (++failures >= options.failures) return;
+    if (++failures >= options.failures) break;
   }
   const { user, system } = process.cpuUsage(cpuBefore);
   const group: Done = {

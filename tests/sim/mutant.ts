@@ -74,17 +74,25 @@ async function copy(folder: string, directory: string): Promise<void> {
   }
 }
 
-function simulator(directory: string, args: string[], output: "inherit" | "piped"): Deno.Command {
+/** The programs that hunt: the simulator, and the exhaustive small worlds. */
+export type Hunter = "main.ts" | "exhaustive_main.ts";
+
+function hunterIn(
+  directory: string,
+  hunter: Hunter,
+  args: string[],
+  output: "inherit" | "piped",
+): Deno.Command {
   return new Deno.Command(Deno.execPath(), {
-    args: ["run", "--allow-all", "--no-check", "tests/sim/main.ts", ...args],
+    args: ["run", "--allow-all", "--no-check", `tests/sim/${hunter}`, ...args],
     cwd: directory,
     stdout: output,
     stderr: output,
   });
 }
 
-/** Runs the simulator on a planted fault, for people to see. Returns its exit code. */
-export async function show(name: string, args: string[]): Promise<number> {
+/** Runs a program on a planted fault, for people to see. Returns its exit code. */
+export async function show(name: string, args: string[], hunter: Hunter = "main.ts"): Promise<number> {
   const mutant = mutants.find((mutant) => mutant.name === name);
   if (!mutant) {
     console.log(`There is no mutant ${name}; there are ${mutants.map(({ name }) => name).join(", ")}`);
@@ -93,7 +101,7 @@ export async function show(name: string, args: string[]): Promise<number> {
   console.log(`planted: ${mutant.name} (rule ${mutant.rule}): ${mutant.why}`);
   const directory = await plant(mutant);
   try {
-    return (await simulator(directory, args, "inherit").spawn().status).code;
+    return (await hunterIn(directory, hunter, args, "inherit").spawn().status).code;
   } finally {
     await Deno.remove(directory, { recursive: true });
   }
@@ -113,7 +121,7 @@ export interface Outcome {
 
 /** Runs the simulator that {@linkcode plant} copied. A run that takes too long is ended, and counts as found: it hangs. */
 export async function simulate(directory: string, args: string[], limitMs: number): Promise<Outcome> {
-  const child = simulator(directory, args, "piped").spawn();
+  const child = hunterIn(directory, "main.ts", args, "piped").spawn();
   let hung = false;
   const timer = setTimeout(() => {
     hung = true;

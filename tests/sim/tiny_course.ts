@@ -19,6 +19,7 @@ import {
   type DeviceName,
   logUnit,
   Look,
+  nothing,
   spanOf,
   unitCount,
   unitOf,
@@ -75,8 +76,9 @@ export class Recorder {
   }
 
   /**
-   * While a cache is opened the log is read for headers; only when a record is read once more, from its header on, it is wanted
-   * as a whole, and no further than to its first bad block. Afterwards blocks are read for their data.
+   * While a cache is opened the log is read for headers, for which their first half is enough. Only when a record is read once
+   * more, from its header on, it is wanted as a whole, and no further than to its first bad part; the second half of another
+   * header counts where something is damaged, and that is a failure here. Afterwards blocks are read for their data.
    */
   #readLog(first: number, last: number, numbers: Int32Array): void {
     const again = this.#seen[first] === 1;
@@ -87,9 +89,9 @@ export class Recorder {
       const crc = announced[unit - first - 1];
       if (!this.opening) this.#glance(content, Look.whole);
       else if (crc === undefined) {
-        const isHeader = this.#glance(content, Look.header) === content.id;
+        const isHeader = this.#glance(content, Look.header) !== nothing;
         const isRecord = unit === first && again && isHeader && content.announces!.length === last - first;
-        if (isRecord) announced = content.announces!;
+        if (isRecord && this.#glance(content, Look.second) !== nothing) announced = content.announces!;
       } else if (this.#glance(content, Look.data, crc) !== content.id) announced = [];
     }
   }

@@ -132,7 +132,7 @@ export class TinyOracle {
    * states go on equally, however they came about.
    */
   renumber(media: readonly Int32Array[]): void {
-    const numbers = new Set(this.allowed.flat());
+    const numbers = new Set<number>();
     for (const each of media) for (const number of each) numbers.add(number);
     while (this.#version > 0 && !holdVersion(numbers, this.#version)) this.#version--;
   }

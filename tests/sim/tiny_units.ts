@@ -66,8 +66,10 @@ export function spanOf(unit: number): Span {
 export enum Look {
   /** All of it. */
   whole,
-  /** A header if it is one; nothing of anything else. */
+  /** The first half of a header if it is one; nothing of anything else. */
   header,
+  /** All of a header if its second half is good; nothing of that if not. */
+  second,
   superblock,
   /** All of it if it has the checksum that was expected. */
   data,
@@ -85,9 +87,10 @@ export interface Content {
   readonly numbers: readonly number[];
   /** Observations, once they are known. */
   header: number | undefined;
+  second: number | undefined;
   superblock: number | undefined;
   crc: number | undefined;
-  /** Checksums of the blocks that it announces, if it is a header whose halves are both good. */
+  /** Checksums of the blocks that it announces, if it is a header. */
   announces: number[] | undefined;
 }
 
@@ -96,7 +99,7 @@ export class Units {
   readonly #contents: Contents;
   readonly #uuid: Uint8Array;
   readonly #known = new Map<string, Content>();
-  /** First halves of headers whose second half is bad. */
+  /** First halves of headers. */
   readonly #halves = new Map<string, number>();
 
   constructor(contents: Contents, uuid: Uint8Array) {
@@ -120,6 +123,7 @@ export class Units {
         unit,
         numbers,
         header: undefined,
+        second: undefined,
         superblock: undefined,
         crc: undefined,
         announces: undefined,
@@ -142,6 +146,8 @@ export class Units {
         return content.id;
       case Look.header:
         return content.header ??= this.#header(content);
+      case Look.second:
+        return content.second ??= decodePrevious(this.#bytesOf(content)) ? content.id : nothing;
       case Look.superblock:
         return content.superblock ??= this.#superblock(content);
       case Look.data:
@@ -156,15 +162,11 @@ export class Units {
   }
 
   #header(content: Content): number {
-    const bytes = this.#bytesOf(content);
-    const header = decodeRecord(bytes, content.unit - logUnit, this.#uuid);
+    const header = decodeRecord(this.#bytesOf(content), content.unit - logUnit, this.#uuid);
     if (!header) return nothing;
-    if (decodePrevious(bytes)) {
-      content.announces = [];
-      for (const { kind, crc } of eachEntry(recordEntries(header))) {
-        if (carriesBlock(kind)) content.announces.push(crc);
-      }
-      return content.id;
+    content.announces = [];
+    for (const { kind, crc } of eachEntry(recordEntries(header))) {
+      if (carriesBlock(kind)) content.announces.push(crc);
     }
     const half = `${content.unit}:${content.numbers.slice(0, sectorsPerBlock / 2).join()}`;
     let place = this.#halves.get(half);

@@ -258,7 +258,7 @@ export class TinyWorld {
 
   #off(): void {
     const { cache, backing } = this.#media;
-    this.oracle.renumber([cache.live, cache.durable, backing.live, backing.durable]);
+    this.oracle.renumber([cache.durable, backing.durable]);
     this.onOff();
     this.#life = this.#newLife();
   }
