@@ -88,10 +88,7 @@ interface Known {
 
 /** Thrown out of an opening whose end is known. */
 class EndIsKnown {
-  readonly outcome: Outcome;
-  constructor(outcome: Outcome) {
-    this.outcome = outcome;
-  }
+  constructor(readonly outcome: Outcome) {}
 }
 
 /** Tries bits of one image. */
@@ -104,7 +101,7 @@ export class Prober {
   readonly #masks = Array.from({ length: idleGroups }, (_, group) => groupMask(group));
   /** What `check` says of the undamaged image. */
   #usual: Pick<CheckReport, "notes" | "problems"> = { notes: [], problems: [] };
-  #flipped: { leg: number; sector: number; region: Region; isRotten: boolean } | undefined;
+  #flipped: { leg: number; sector: number; sectors: number; region: Region; isRotten: boolean } | undefined;
   #drainFirst = false;
 
   constructor(image: Image, full = false) {
@@ -121,7 +118,7 @@ export class Prober {
       const flip = () => this.image.legs[region.leg]!.flip(bit);
       flip();
       const isRotten = region.isWhole?.(this.image.legs[region.leg]!.bytes) === false;
-      this.#flipped = { leg: region.leg, sector, region, isRotten };
+      this.#flipped = { leg: region.leg, sector, sectors: 1, region, isRotten };
       return await this.#try(region, bit, flip);
     });
   }
@@ -129,8 +126,8 @@ export class Prober {
   /** Flips a group of bits of an idle slot; throws when it matters. */
   tryGroup(region: Region, group: number): Promise<keyof Tally> {
     return this.#named(region, `group ${group} of its bits`, async () => {
-      // Recovery looks at each slot, and nobody afterwards at an idle one, which is asserted with the state.
-      this.#flipped = { leg: region.leg, sector: region.from / sectorBytes, region, isRotten: false };
+      const [sector, sectors] = [region.from / sectorBytes, blockBytes / sectorBytes];
+      this.#flipped = { leg: region.leg, sector, sectors, region, isRotten: false };
       this.#drainFirst = group % 4 > 1;
       this.image.legs[region.leg]!.flipAll(region.from, this.#masks[group]!);
       await this.#tryDead();
@@ -332,8 +329,8 @@ export class Prober {
   /** Whether nothing that is read after recovery differs from what was read then, but within one rotten piece. */
   #goesSameWay({ read, rotten }: Known): boolean {
     if (!this.#flipped) return rotten === undefined;
-    const { leg, sector, region, isRotten } = this.#flipped;
-    if (!rotten) return read[leg]![sector] === 0;
+    const { leg, region, isRotten } = this.#flipped;
+    if (!rotten) return !isRead(read, this.#flipped);
     return isRotten && rotten.leg === leg && rotten.from === region.from;
   }
 
@@ -341,7 +338,7 @@ export class Prober {
     const read = this.image.legs.map(({ readSince }) => readSince.slice());
     const flipped = this.#flipped;
     let rotten: Known["rotten"];
-    if (flipped && read[flipped.leg]![flipped.sector] === 1) {
+    if (flipped && isRead(read, flipped)) {
       // It had its part in the outcome, which tells nothing of bits elsewhere.
       if (!flipped.isRotten) return;
       rotten = { leg: flipped.leg, from: flipped.region.from };
@@ -430,6 +427,14 @@ export class Prober {
     }
     return false;
   }
+}
+
+/** Whether any of the sectors is among those that were read. */
+function isRead(
+  read: readonly Uint8Array[],
+  { leg, sector, sectors }: { leg: number; sector: number; sectors: number },
+): boolean {
+  return read[leg]!.subarray(sector, sector + sectors).includes(1);
 }
 
 async function drains(cache: Cache, isHeld: boolean): Promise<boolean> {
