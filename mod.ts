@@ -65,6 +65,7 @@ export {
   listHistory,
 } from "./src/cache/flush_points.ts";
 export type { HistoryStatus } from "./src/cache/history_hold.ts";
+export type { PointStatus } from "./src/cache/point_order.ts";
 export type { CacheHistory, FrozenVolume } from "./src/cache/cache_history.ts";
 export { planRewind, rewindCache, type RewindOptions, type RewindReport } from "./src/cache/rewind.ts";
 export {

@@ -40,6 +40,9 @@ export class BackingSync {
    */
   #requests = 0;
   #requestsMax = unsyncedRequestsFirst;
+  /** Called when a sync is issued, and when it has ended. */
+  onIssue: () => void = () => {};
+  onEnd: (ok: boolean) => void = () => {};
   /** The sync under way, and the one that waits for its turn. */
   #line: Promise<void> = Promise.resolve();
   #next: Promise<void> | undefined;
@@ -76,6 +79,7 @@ export class BackingSync {
     assert(syncing.count === 0, "one backing sync at a time");
     written.moveInto(syncing);
     bypassed.syncBegins();
+    this.onIssue();
     statistics.backingSyncs++;
     const requests = this.#requests;
     this.#requests = 0;
@@ -86,6 +90,7 @@ export class BackingSync {
       this.failed = true;
       this.failures++;
       this.#unclean();
+      this.onEnd(false);
       const lost = bypassed.syncFailed(error);
       if (lost) this.#core.writer?.fail(lost, lost);
       throw error;
@@ -94,6 +99,7 @@ export class BackingSync {
     bypassed.synced();
     this.#adapt(clock.monotonicMs() - startMs, requests);
     this.#settle();
+    this.onEnd(true);
   }
 
   /** A request to write so many blocks has ended. */

@@ -14,6 +14,7 @@ import { DeviceError } from "../errors.ts";
 import type { LogWriter } from "../log/writer.ts";
 import { blockBytes, fullMask, mib, sectorBytes } from "../units.ts";
 import { blockLength, type Core } from "./core.ts";
+import type { Step } from "./step.ts";
 import { writebackBatchMax } from "./tunables.ts";
 
 /** Batches that may be under way at once, each with a part of the staging area: all but one are the sweep's. */
@@ -47,6 +48,8 @@ export interface Batch {
   count: number;
   /** The highest sequence that its blocks may have. */
   reach: number;
+  /** The step that its blocks belong to, in prefix order. */
+  step: Step | undefined;
   /** Requests that have not ended. */
   pending: number;
   /** Why a block could not be read. */
@@ -54,11 +57,13 @@ export interface Batch {
   /** Failed syncs of the backing when its requests were made. */
   syncFailures: number;
   readonly blocks: Uint32Array;
+  /** Which entries of the step. */
+  readonly entries: Uint32Array;
   readonly slots: Uint32Array;
   readonly masks: Uint8Array;
   /** The first sequence of each slot's segment: with the slot, it names a version for good. */
   readonly laps: Float64Array;
-  /** Could not be verified, or its version went meanwhile: not written. */
+  /** 1: could not be read; 2: nor ever will be. Not written. */
   readonly skipped: Uint8Array;
   /** The backing refused it. */
   readonly failed: Uint8Array;
@@ -106,10 +111,12 @@ export class BatchLoader {
       loader: this,
       count: 0,
       reach: 0,
+      step: undefined,
       pending: 0,
       failure: undefined,
       syncFailures: 0,
       blocks: new Uint32Array(capacity),
+      entries: new Uint32Array(capacity),
       slots: new Uint32Array(capacity),
       masks: new Uint8Array(capacity),
       laps: new Float64Array(capacity),
@@ -119,12 +126,18 @@ export class BatchLoader {
     };
   }
 
-  /** Takes up to `limit` durable dirty blocks in [from, to), without those that `isTaken`. */
-  collect(from: number, to: number, limit: number, isTaken: (block: number) => boolean): Batch {
-    const { kernels, segments } = this.#core;
+  #begin(step?: Step): Batch {
     const batch = this.#batch;
     batch.count = batch.pending = batch.reach = 0;
     batch.failure = undefined;
+    batch.step = step;
+    return batch;
+  }
+
+  /** Takes up to `limit` durable dirty blocks in [from, to), without those that `isTaken`. */
+  collect(from: number, to: number, limit: number, isTaken: (block: number) => boolean): Batch {
+    const { kernels, segments } = this.#core;
+    const batch = this.#begin();
     const durable = this.#writer.durableSequence;
     const countMax = Math.min(limit, this.#capacity);
     for (
@@ -139,12 +152,25 @@ export class BatchLoader {
     return batch;
   }
 
+  /** Takes up to `limit` entries of the step that are not written yet, from its cursor on, in the step's own versions. */
+  collectStep(step: Step, limit: number, isTaken: (block: number) => boolean): Batch {
+    const batch = this.#begin(step);
+    const countMax = Math.min(limit, this.#capacity);
+    for (; step.cursor < step.count && batch.count < countMax; step.cursor++) {
+      const block = step.block(step.cursor);
+      if (!step.isTodo(step.cursor) || isTaken(block)) continue;
+      batch.entries[batch.count] = step.cursor;
+      this.#add(block, step.slot(step.cursor));
+    }
+    // Nothing newer than the step's point is in it, whatever else its segments hold.
+    batch.reach = step.sequence;
+    return batch;
+  }
+
   /** Takes the dirty blocks whose newest version is at slots [from, to), as many as fit. */
   collectSlots(from: number, to: number): Batch {
     const { kernels } = this.#core;
-    const batch = this.#batch;
-    batch.count = batch.pending = batch.reach = 0;
-    batch.failure = undefined;
+    const batch = this.#begin();
     for (let slot = from; slot < to && batch.count < this.#capacity; slot++) {
       const block = kernels.reverse[slot]!;
       if (kernels.indexGet(block) !== slot || !kernels.dirty.test(block)) continue;
@@ -212,7 +238,7 @@ export class BatchLoader {
       if (
         batch.skipped[i] || kernels.crc32cBlock(staging + i * blockBytes) === kernels.crcs[batch.slots[i]!]
       ) continue;
-      batch.skipped[i] = 1;
+      batch.skipped[i] = 2;
       if (this.isCurrent(i)) {
         this.#core.onRot(batch.blocks[i]!, batch.slots[i]!, "its checksum does not match");
       }
@@ -297,6 +323,7 @@ export class BatchLoader {
     known.atMs = now;
     if (++known.tries < unreadableTriesMax) return;
     this.#unreadable.delete(block);
+    batch.skipped[place] = 2;
     if (this.isCurrent(place)) {
       this.#core.onRot(block, batch.slots[place]!, error instanceof Error ? error.message : String(error));
     }

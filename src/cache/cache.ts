@@ -29,7 +29,7 @@ import { ReadSlots } from "./read_slots.ts";
 import { Reads } from "./reads.ts";
 import { Room } from "./room.ts";
 import { type CacheStatus, makeStatus } from "./status.ts";
-import type { Tunables } from "./tunables.ts";
+import { checkTunables, type Tunables } from "./tunables.ts";
 import type { Extent, MarkedExtent, MarkKind, ReadEnd, Volume, WriteOptions } from "./volume.ts";
 import { readOnlyError } from "./writes.ts";
 
@@ -371,8 +371,9 @@ export class Cache implements Volume {
     return this.#core.tunables;
   }
 
-  /** Changes settings while it runs; those that are not given stay as they are. */
+  /** Changes settings while it runs; those that are not given stay. Throws `UsageError` when they contradict each other. */
   tune(settings: Partial<Tunables>): void {
+    checkTunables({ ...this.#core.tunables, ...settings });
     Object.assign(this.#core.tunables, settings);
     if (!this.#closed) this.#flushTimer?.restart();
   }

@@ -52,6 +52,8 @@ export function makeEngine(
     idleMark.noteProgress();
     return room.wake();
   };
+  const writes = new Writes(core, writer, reads, room, bypass);
+  writes.onFlush = () => writeback.order.noteFlush();
   writer.onFailure = (error) => core.warn(error.message, "error");
   return {
     writer,
@@ -61,6 +63,6 @@ export function makeEngine(
     writeback,
     idleMark,
     hold,
-    writes: new Writes(core, writer, reads, room, bypass),
+    writes,
   };
 }

@@ -41,7 +41,7 @@ import { findPoint, type FoundPoint } from "./past.ts";
 import { checkPair, type OpenTarget, openTarget } from "./pair.ts";
 import { readSlotBlocks } from "./read_slots.ts";
 import { Statistics } from "./statistics.ts";
-import { defaultTunables, type Tunables } from "./tunables.ts";
+import { checkTunables, defaultTunables, type Tunables } from "./tunables.ts";
 import { Versions } from "./versions.ts";
 import { lentBufferBytes } from "./volume.ts";
 
@@ -171,6 +171,7 @@ export async function openCache(options: CacheOptions): Promise<Cache> {
       `Cannot open a cache as of flush point ${options.at} for writing: expected readOnly with it; see rewindCache for the other`,
     );
   }
+  checkTunables({ ...defaultTunables, ...options.tunables });
   let backing = typeof options.backing === "string" ? undefined : options.backing;
   let opened: OpenedCache | undefined;
   try {

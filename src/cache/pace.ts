@@ -14,7 +14,7 @@
  *  free --|x   .
  *         +------------------ blocks that the sweep still writes until segment j comes back
  * ```
- * Its slope is what one written block admits.
+ * Its slope is what one written block admits. In prefix order the ends of steps are those points.
  *
  * @module
  */
@@ -60,6 +60,8 @@ export class Pace {
   #lookedAtBlocks = 0;
   /** Blocks of log that clients have taken lately, a second. */
   blocksPerSecond = 0;
+  /** In prefix order: what steps have yet to write, and the blocks of log that they give back at their ends. */
+  steps: () => { left: number; span: number }[] = () => [];
   /** The backing takes nothing: clients go on until the log is full. */
   suspended = false;
 
@@ -81,12 +83,21 @@ export class Pace {
         this.#writer.appendedBlocks >= this.#appendLimit);
   }
 
+  /** Whether dirt is what counts. In prefix order nothing is copied, and a step gives its space back at its end. */
+  get #byDirt(): boolean {
+    return this.#core.tunables.copyForward > 0 && !this.#inSteps;
+  }
+
+  get #inSteps(): boolean {
+    return this.#core.tunables.writebackOrder === "prefix";
+  }
+
   /** Dirty blocks up to which nobody waits, with copying forward; the log's size without. */
   get dirtyMax(): number {
     const { tunables, geometry } = this.#core;
-    return tunables.copyForward === 0
-      ? geometry.slotCount
-      : Math.max(1, Math.floor(geometry.slotCount * tunables.copyForward / 100));
+    return this.#byDirt
+      ? Math.max(1, Math.floor(geometry.slotCount * tunables.copyForward / 100))
+      : geometry.slotCount;
   }
 
   /** A segment was taken for the head. */
@@ -94,13 +105,13 @@ export class Pace {
     this.#measure();
     this.#lookAtRoom();
     this.#marks[this.#writer.headSegment] = this.#sweep.position;
-    if (this.#core.tunables.copyForward === 0) this.refresh();
+    if (!this.#byDirt) this.refresh();
   }
 
   /** So many blocks were written back. */
   noteWritten(blocks: number): void {
     this.suspended = false;
-    if (this.#core.tunables.copyForward > 0) {
+    if (this.#byDirt) {
       this.#dirtyLimit = Math.max(this.dirtyMax, this.#dirtyLimit - blocks * (1 - overLimitShare));
       this.#appendLimit = Infinity;
       return;
@@ -111,18 +122,18 @@ export class Pace {
   }
 
   #lookAtRoom(): void {
-    const { tunables, geometry } = this.#core;
+    const { geometry } = this.#core;
     const left = Math.min(copyRoomSegmentsMax, Math.floor(geometry.segmentCount / copyRoomParts));
-    this.#leavesRoom = tunables.copyForward > 0 && this.#writer.freeSegments <= left;
+    this.#leavesRoom = this.#byDirt && this.#writer.freeSegments <= left;
   }
 
   /** Looks at everything anew. */
   refresh(): void {
-    const { kernels, tunables, segments } = this.#core;
+    const { kernels, segments } = this.#core;
     this.#measure();
     this.#lookAtRoom();
     this.#sinceFit = 0;
-    if (tunables.copyForward > 0) {
+    if (this.#byDirt) {
       this.#appendLimit = Infinity;
       this.#dirtyLimit = Math.max(this.#dirtyLimit === Infinity ? 0 : this.#dirtyLimit, this.dirtyMax);
       return;
@@ -134,7 +145,7 @@ export class Pace {
       return;
     }
     const slack = Math.max(0, free - segmentsReserved - segments.count * reserveShare);
-    this.#rate = this.#fit(free, slack);
+    this.#rate = this.#inSteps ? this.#fitSteps(slack) : this.#fit(free, slack);
     const appended = this.#writer.appendedBlocks;
     const burst = Math.max(1, slack / 4) * segments.blocks;
     this.#appendLimit = Math.min(this.#appendLimit, appended + burst);
@@ -149,6 +160,19 @@ export class Pace {
     this.blocksPerSecond = (this.blocksPerSecond + (blocks - this.#lookedAtBlocks) / ms * 1000) / 2;
     this.#lookedAtMs += ms;
     this.#lookedAtBlocks = blocks;
+  }
+
+  /** The same line, where the points at which space comes back are the ends of steps. */
+  #fitSteps(slack: number): number {
+    let rate = Infinity;
+    let space = slack * this.#core.segments.blocks;
+    let left = 0;
+    for (const step of this.steps()) {
+      left += step.left;
+      rate = Math.min(rate, space / Math.max(1, left));
+      space += step.span;
+    }
+    return rate === Infinity ? 1 : rate;
   }
 
   /** The slope of the line, in blocks admitted per block written. */

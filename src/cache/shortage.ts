@@ -60,7 +60,8 @@ export class Shortage {
   /** How many of the oldest segments are to be emptied by copying; `isNeeded`: a writer waits for space. */
   segmentsToCopy(isNeeded: boolean): number {
     const { tunables, geometry, kernels } = this.#core;
-    if (tunables.copyForward === 0) return 0;
+    // A copy is one more version, which a step has to write; and what holds the tail are steps.
+    if (tunables.copyForward === 0 || tunables.writebackOrder === "prefix") return 0;
     // Far above what may be dirty, copying costs more than it gives; but nobody shall wait for the whole sweep.
     const dirtyMax = this.#pace.dirtyMax + copyMarginShare * geometry.slotCount;
     if (kernels.dirty.count > dirtyMax && !isNeeded) return 0;

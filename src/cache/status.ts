@@ -13,6 +13,7 @@ import { blockBytes } from "../units.ts";
 import { version } from "../version.ts";
 import type { Core } from "./core.ts";
 import type { MirrorStatus } from "./mirror.ts";
+import type { PointStatus } from "./point_order.ts";
 import type { Room } from "./room.ts";
 import type { HistoryHold, HistoryStatus } from "./history_hold.ts";
 import type { Tail } from "./tail.ts";
@@ -115,6 +116,8 @@ export interface CacheStatus {
   writeback: {
     /** The tunable: `auto`, `on` or `off`. */
     mode: string;
+    /** Which moment the backing device shows by itself, with `writeback_order=prefix`; null in any other order. */
+    point: PointStatus | null;
     /** It is at work just now. */
     active: boolean;
     /** Writes and zero requests to the backing device. */
@@ -243,6 +246,7 @@ export function makeStatus(
     }),
     writeback: {
       mode: tunables.writeback,
+      point: engine?.writeback.order.status() ?? null,
       active: engine?.writeback.state.active ?? false,
       requests: statistics.writebackRequests,
       blocksPerRequest: statistics.writebackRequests === 0

@@ -19,6 +19,7 @@ import type { BackingSync } from "./backing_sync.ts";
 import type { Core } from "./core.ts";
 import { requestsInFlightMax } from "./foreground.ts";
 import type { Signal } from "./signal.ts";
+import type { Step } from "./step.ts";
 
 /** Of the log, in parts: once so much is not durable, and so cannot be written back, a sweep asks for a sync. */
 const unsyncedParts = 16;
@@ -41,6 +42,8 @@ export class Sweep {
   #dry = true;
   #broken = false;
 
+  /** In prefix order, what is to be written: null for nothing just now. Undefined in address order. */
+  step: Step | null | undefined;
   /** Rings when a request has ended. */
   readonly changed: Signal;
   /** Requests in flight at most. */
@@ -139,8 +142,15 @@ export class Sweep {
     if (this.#writer.unsyncedBlocks > geometry.slotCount / unsyncedParts) this.#writer.syncSoon();
     const isTaken = (block: number) => this.#underWay.has(block) || this.#failedNow.has(block);
     const limit = tunables.writebackBatch;
-    let batch = loader.collect(this.#cursor, versions.backingBlocks, limit, isTaken);
-    if (batch.count === 0) {
+    if (this.step === null) {
+      this.#dry = true;
+      return;
+    }
+    let batch = this.step
+      ? loader.collectStep(this.step, limit, isTaken)
+      : loader.collect(this.#cursor, versions.backingBlocks, limit, isTaken);
+    if (batch.count === 0 && this.step) this.step.cursor = 0;
+    else if (batch.count === 0) {
       batch = loader.collect(0, this.#cursor, limit, isTaken);
       this.#laps++;
     }
@@ -162,6 +172,7 @@ export class Sweep {
     this.failure ??= batch.failure;
     for (let i = 0; i < batch.count; i++) {
       if (!batch.skipped[i]) continue;
+      if (batch.skipped[i] === 2) batch.step?.giveUp(batch.entries[i]!);
       this.#underWay.delete(batch.blocks[i]!);
       this.#failedNow.add(batch.blocks[i]!);
     }
@@ -179,7 +190,7 @@ export class Sweep {
   #issue(request: BackingRequest): void {
     const { backing, statistics, clock } = this.#core;
     const { batch, first, last } = request;
-    const isStale = first === last && batch.parts[first] === 1 && !batch.failed[first] &&
+    const isStale = !batch.step && first === last && batch.parts[first] === 1 && !batch.failed[first] &&
       !batch.loader.isCurrent(first);
     if (isStale) {
       this.#end(request, "dropped");
@@ -232,6 +243,7 @@ export class Sweep {
       }
       written++;
       this.failures.delete(block);
+      batch.step?.noteWritten(batch.entries[i]!);
       if (batch.loader.isCurrent(i)) kernels.dirty.clear(block);
     }
     if (written > 0) {

@@ -20,6 +20,9 @@ import { recordLoss } from "./losses.ts";
 import type { Reads } from "./reads.ts";
 import type { Room } from "./room.ts";
 
+/** What failed so often while others succeed is moved out of the tail's way. */
+const failuresMax = 3;
+
 /** The tail of a running cache. */
 export class Tail {
   readonly #core: Core;
@@ -112,7 +115,9 @@ export class Tail {
    */
   async #settle(segment: number, seals: boolean): Promise<boolean> {
     const { segments } = this.#core;
-    if (segments.live[segment]! > 0 || segments.held.has(segment)) return false;
+    if (segments.live[segment]! > 0 || segments.planned[segment]! > 0 || segments.held.has(segment)) {
+      return false;
+    }
     this.#settleRanges(segment);
     if (!this.#rangesSettled(segment)) return false;
     if (!(await this.#moveUnsettled(segment))) return false;
@@ -127,8 +132,8 @@ export class Tail {
 
   #isSettled(segment: number): boolean {
     const { segments } = this.#core;
-    return segments.live[segment] === 0 && this.#rangesSettled(segment) && !segments.poisoned.has(segment) &&
-      !segments.losses.has(segment);
+    return segments.live[segment] === 0 && segments.planned[segment] === 0 && this.#rangesSettled(segment) &&
+      !segments.poisoned.has(segment) && !segments.losses.has(segment);
   }
 
   #isSuperseded(segment: number): boolean {
@@ -214,6 +219,19 @@ export class Tail {
       kernels.bytes.set(bytes, this.#writer.pointerOf(target));
       versions.putData(block, target, mask, this.#writer.openSequence);
     });
+  }
+
+  /**
+   * Moves what the backing refuses out of the way (log-rules.md 12), as long as it is little: blocks by how often they failed,
+   * and ranges.
+   */
+  async relocateRefused(failures: ReadonlyMap<number, number>, zeroingFailures: number): Promise<void> {
+    if (failures.size > 0 && failures.size <= this.#core.geometry.segmentBlocks) {
+      for (const block of [...this.dirtyInTail()]) {
+        if ((failures.get(block) ?? 0) >= failuresMax) await this.relocate(block);
+      }
+    }
+    if (zeroingFailures >= failuresMax) await this.relocateRanges();
   }
 
   /** Re-appends at the head the zero-dirty rest of the tail segment's ranges, which cannot be zeroed where they are. */

@@ -5,7 +5,7 @@
  */
 
 import { UsageError } from "../errors.ts";
-import { blockBytes, gib, parseSize, tib } from "../units.ts";
+import { blockBytes, gib, kib, mib, parseSize, tib } from "../units.ts";
 
 /** The settings, by the names that the command line spells with underscores. */
 export interface Tunables {
@@ -21,6 +21,18 @@ export interface Tunables {
    * has the fewer requests in flight the slower clients' reads become.
    */
   writebackThreshold: number;
+  /**
+   * `elevator`: dirty blocks are written back in the order of their addresses, newest version only, which is fastest; the
+   * backing device alone is no consistent image until it is drained. `prefix`: in steps from one moment of the volume to the
+   * next, each in the versions of that moment, so that between two steps the backing device alone is the volume as it was
+   * then. By default `elevator`.
+   */
+  writebackOrder: "elevator" | "prefix";
+  /**
+   * With `prefix`: bytes of log after which a client's flush ends a step, twice as many when nobody flushes; never more than
+   * an eighth, or a quarter, of the log. Short steps are soon done, long ones cost less. 65536 to 2^40, by default 64 MiB.
+   */
+  writebackStep: number;
   /** Most blocks (4096 bytes) of one write-back batch, of which some overlap in time: 1 to 256, by default 256. */
   writebackBatch: number;
   /**
@@ -63,6 +75,8 @@ export interface Tunables {
 export const defaultTunables: Readonly<Tunables> = {
   writeback: "auto",
   writebackThreshold: 100,
+  writebackOrder: "elevator",
+  writebackStep: 64 * mib,
   writebackBatch: 256,
   copyForward: 60,
   bypassSequential: 0,
@@ -83,6 +97,7 @@ const numeric: Record<
 > = {
   writeback_threshold: { key: "writebackThreshold", min: 0, max: 100 },
   writeback_batch: { key: "writebackBatch", min: 1, max: writebackBatchMax },
+  writeback_step: { key: "writebackStep", min: 64 * kib, max: tib, isSize: true },
   copy_forward: { key: "copyForward", min: 10, max: 90, orZero: true },
   bypass_sequential: { key: "bypassSequential", min: blockBytes, max: tib, orZero: true, isSize: true },
   read_cache_threshold: { key: "readCacheThreshold", min: 1, max: 1_048_576, orZero: true },
@@ -98,6 +113,10 @@ export function parseTunable(text: string): Partial<Tunables> {
     if (value === "auto" || value === "on" || value === "off") return { writeback: value };
     throw new UsageError(`Cannot set writeback to "${value}": expected auto, on or off`);
   }
+  if (key === "writeback_order") {
+    if (value === "elevator" || value === "prefix") return { writebackOrder: value };
+    throw new UsageError(`Cannot set writeback_order to "${value}": expected elevator or prefix`);
+  }
   if (key === "history_full") {
     if (value === "release" || value === "wait") return { historyFull: value };
     throw new UsageError(`Cannot set history_full to "${value}": expected release or wait`);
@@ -105,7 +124,7 @@ export function parseTunable(text: string): Partial<Tunables> {
   const rule = Object.hasOwn(numeric, key) ? numeric[key] : undefined;
   if (!rule) {
     throw new UsageError(
-      `Cannot set "${key}": there is no such tunable; expected one of writeback, history_full, ${
+      `Cannot set "${key}": there is no such tunable; expected one of writeback, writeback_order, history_full, ${
         Object.keys(numeric).join(", ")
       }`,
     );
@@ -120,4 +139,13 @@ export function parseTunable(text: string): Partial<Tunables> {
     );
   }
   return { [rule.key]: number };
+}
+
+/** Refuses settings that contradict each other. */
+export function checkTunables({ writebackOrder, bypassSequential }: Readonly<Tunables>): void {
+  if (writebackOrder !== "prefix" || bypassSequential === 0) return;
+  throw new UsageError(
+    `Cannot combine writeback_order=prefix with bypass_sequential=${bypassSequential}: what goes past the log reaches the ` +
+      `backing device before what was written earlier; set bypass_sequential=0, or writeback_order=elevator`,
+  );
 }

@@ -42,6 +42,8 @@ export class Versions {
   rangeSupersededBy = 0;
   /** Ranges put while zeroes are on their way to the backing; undefined when none are. */
   newRanges: { start: number; end: number }[] | undefined;
+  /** Ranges put since a point was taken, in prefix order. */
+  rangeLog: { start: number; end: number }[] | undefined;
   /** Sequence of the newest zero or trim entry: zeroes go to the backing only once it is durable. */
   lastRangeSequence = 0;
 
@@ -120,6 +122,7 @@ export class Versions {
     kernels.zeroDirty.setRange(start, end);
     this.lastRangeSequence = sequence;
     this.newRanges?.push({ start, end });
+    this.rangeLog?.push({ start, end });
     if (keepAllocated) this.provisioned.addRange(start, end);
     else this.provisioned.deleteRange(start, end);
     segments.addRange(segments.ranges, segments.of(range.headerSlot), { ...range });

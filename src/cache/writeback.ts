@@ -20,6 +20,7 @@ import type { Core } from "./core.ts";
 import { DrainHold } from "./drain_hold.ts";
 import { requestsInFlightMax } from "./foreground.ts";
 import { Pace } from "./pace.ts";
+import { PointOrder } from "./point_order.ts";
 import type { Room } from "./room.ts";
 import { Shortage } from "./shortage.ts";
 import { Signal } from "./signal.ts";
@@ -37,8 +38,6 @@ const spaceMs = 10;
 const busyShare = 0.5;
 /** Passes of a drain, with a millisecond between them, for which the tail may stand still with nothing left to do. */
 const idlePassesMax = 5000;
-/** A block that failed so often while others succeed is moved out of the tail's way. */
-const failuresMax = 3;
 /** A round ends after so many blocks, or so long. */
 const roundBlocks = unsyncedBlocksMax;
 const roundMs = 5000;
@@ -55,6 +54,7 @@ const endingParts = 16;
 /** The write-back of a running cache. */
 export class WriteBack {
   readonly state: WriteBackState;
+  readonly order: PointOrder;
   readonly #core: Core;
   readonly #writer: LogWriter;
   readonly #tail: Tail;
@@ -94,8 +94,11 @@ export class WriteBack {
     this.#sync = new BackingSync(core);
     this.#sweep = new Sweep(core, writer, this.#sync, this.#changed);
     this.#zeroing = new Zeroing(core, writer, this.#sync);
+    this.order = new PointOrder(core, writer, this.#sync, this.#sweep, this.#zeroing);
+    this.order.onWork = () => this.#changed.ring();
     this.#copyForward = new CopyForward(core, writer, room, this.#sweep);
     this.#pace = new Pace(core, writer, this.#sweep);
+    this.#pace.steps = () => this.order.horizon();
     this.#shortage = new Shortage(core, writer, this.#pace);
     this.#utilisation = new Utilisation(core.backing, core.clock);
     this.#drainHold = new DrainHold(core.clock);
@@ -112,6 +115,7 @@ export class WriteBack {
       room.wake();
     };
     writer.onSegment = () => {
+      this.order.noteSegment();
       this.#pace.noteSegment();
       if (this.#shortage.isTight) this.#changed.ring();
     };
@@ -127,7 +131,7 @@ export class WriteBack {
   /** Ends the loop after the round under way; nothing is on its way to the backing afterwards. */
   async stop(): Promise<void> {
     this.#stopping = true;
-    this.#changed.ring();
+    this.order.tryAgain();
     await this.#loop;
     await this.#sweep.quiesce();
   }
@@ -188,8 +192,12 @@ export class WriteBack {
         onProgress?.(Math.max(0, total - this.dirtyBlocks), total);
         if (this.#writer.failure) throw this.#writer.failure;
         if (this.dirtyBlocks === 0 && !this.#sync.wanted && kernels.syncing.count === 0) {
+          this.order.noteIdle();
           if (this.#holdsTail()) return;
-          if (!this.#writer.openHasEntries && this.#tail.sequence > this.#writer.sealedSequence) return;
+          if (
+            !this.order.isBusy && !this.#writer.openHasEntries &&
+            this.#tail.sequence > this.#writer.sealedSequence
+          ) return;
           // What is lost must stay in the log, so the tail cannot come to the head.
           if (versions.poison.any) return;
           if (++idlePasses > idlePassesMax) {
@@ -221,10 +229,11 @@ export class WriteBack {
   }
 
   async #run(): Promise<void> {
-    while (!this.#stopping) {
+    while (!this.#ends) {
       if (this.#mustLook) await this.#lookAtOthers();
       if (!this.#wanted()) {
         this.#sweep.stop();
+        this.order.noteIdle();
         this.#parked.ring();
         // Nothing is wanted from a failed log; who waits for a pass must hear of it.
         const { failure } = this.#writer;
@@ -245,6 +254,7 @@ export class WriteBack {
           await this.#changed.wait(this.#spaceNeeded || this.#pace.holds ? spaceMs : idleMs);
         }
       } catch (error) {
+        this.order.noteFailure();
         await this.#sweep.quiesce();
         if (!(error instanceof NbdboostError)) this.#writer.fail(error);
         this.state.failed(error, this.dirtyBlocks);
@@ -265,6 +275,11 @@ export class WriteBack {
     }
   }
 
+  /** Whether the loop should end: a step that is nearly done leaves a backing that is consistent by itself. */
+  get #ends(): boolean {
+    return this.#stopping && !this.order.mustFinish;
+  }
+
   /** Forgets the last failure once nothing that failed is left to be done. */
   #recovered(): void {
     if (this.state.lastError === undefined) return;
@@ -278,12 +293,12 @@ export class WriteBack {
   /** Whether there is something to do, and now is the time. */
   #wanted(): boolean {
     if (this.#writer.failure || this.#core.history.held) return false;
-    if (this.drains > 0 || this.#spaceNeeded || this.#pace.holds) return true;
+    if (this.drains > 0 || this.#spaceNeeded || this.#pace.holds || this.order.mustFinish) return true;
     const { tunables, clock, statistics, foreground } = this.#core;
     if (this.#core.copies.wantsSpace && this.dirtyBlocks === 0) return true;
     if (tunables.writeback === "off") return false;
     if (this.#shortage.isTight) return true;
-    if (this.dirtyBlocks === 0 && !this.#sync.wanted) return false;
+    if (this.dirtyBlocks === 0 && !this.#sync.wanted && !this.order.isBusy) return false;
     const isPressing = this.#isPressing;
     const busyPercent = Math.max(foreground.busyPercent, this.#utilisation.percent);
     if (!isPressing && busyPercent > tunables.writebackThreshold) return false;
@@ -297,7 +312,10 @@ export class WriteBack {
 
   /** Whether so much is dirty that write-back gives way to nobody. */
   get #isPressing(): boolean {
-    return this.dirtyBlocks > busyShare * this.#pace.dirtyMax;
+    // What steps need is kept in the log, superseded or not.
+    const isFull = this.order.isOn &&
+      this.#writer.freeSegments < busyShare * this.#core.geometry.segmentCount;
+    return isFull || this.dirtyBlocks > busyShare * this.#pace.dirtyMax;
   }
 
   /** With a `writeback_threshold`, and nothing that presses: whether it is time to see how busy others keep the backing. */
@@ -326,12 +344,14 @@ export class WriteBack {
     const { kernels } = this.#core;
     const eager = this.drains > 0 || this.#spaceNeeded;
     if (eager) await this.#makeWritable();
+    if (this.order.mustBegin) await this.order.begin(eager || this.#shortage.isTight || this.#pace.holds);
     this.#sweep.beginRound();
     // Where space is short the tail comes first, as long as that helps; the sweep goes on beside it.
     const tailFirst = (this.#spaceNeeded || this.#shortage.isTight) && !this.#isStuck && this.drains === 0;
     if (!tailFirst) {
       await this.#round();
-      if (this.#sweep.writtenInRound === 0 && kernels.dirty.count > 0 && this.#sweep.failure === undefined) {
+      const { writtenInRound, failure } = this.#sweep;
+      if (!this.order.isOn && writtenInRound === 0 && kernels.dirty.count > 0 && failure === undefined) {
         await this.#makeWritable();
         this.#sweep.beginRound();
         await this.#round();
@@ -343,9 +363,9 @@ export class WriteBack {
     let failure: unknown;
     if (sweepFailure !== undefined && !worked) failure = sweepFailure;
     else if (sweepFailure !== undefined) this.state.failed(sweepFailure, this.dirtyBlocks);
-    if (kernels.zeroDirty.count > 0 && !tailFirst) {
+    if (this.order.zeroesWait && !tailFirst) {
       await this.#sweep.quiesce();
-      const zeroed = await this.#zeroing.pass().catch((error) => failure ??= error);
+      const zeroed = await this.order.applyZeroes().catch((error) => failure ??= error);
       worked = zeroed === true || worked;
     }
     worked = await this.#follow(eager) || worked;
@@ -363,7 +383,7 @@ export class WriteBack {
       (urgent ? urgentRoundMs : this.drains > 0 ? drainRoundMs : roundMs);
     const blocks = urgent ? urgentRoundBlocks : roundBlocks;
     while (
-      !this.#sweep.idle && this.#sweep.writtenInRound < blocks && !this.#sweep.needsSync && !this.#stopping
+      !this.#sweep.idle && this.#sweep.writtenInRound < blocks && !this.#sweep.needsSync && !this.#ends
     ) {
       if (
         this.#writer.failure || this.#core.history.held || (!wasTight && this.#shortage.isTight) ||
@@ -384,14 +404,16 @@ export class WriteBack {
       await this.#sync.run();
       this.#sweep.pump();
     }
-    if ((eager || tight) && !this.#core.history.held) await this.#relocateFailed();
+    const arrived = this.order.settle();
+    const mayMove = (eager || tight) && !this.order.isOn && !this.#core.history.held;
+    if (mayMove) await this.#tail.relocateRefused(this.#sweep.failures, this.#zeroing.failures);
     this.#pace.refresh();
     // A drain that is nearly done moves the tail once, at its end.
     const ending = this.drains > 0 && this.dirtyBlocks * endingParts < this.#core.geometry.slotCount;
-    if (!idle && !tight && !this.#spaceNeeded && (!eager || ending)) return false;
+    if (!idle && !tight && !this.#spaceNeeded && (!eager || ending)) return arrived;
     this.#isStuck = this.#holdsTail() ||
       !(await this.#tail.advance(idle, eager ? 1 : this.#shortage.leastGain));
-    if (this.#isStuck) return false;
+    if (this.#isStuck) return arrived;
     this.#spaceNeeded = this.#core.copies.wantsSpace = false;
     this.#pace.refresh();
     this.#room.wake();
@@ -419,16 +441,6 @@ export class WriteBack {
   /** The backing takes what it gets. That is no progress while its syncs fail: all of it will be written again. */
   #noteProgress(): void {
     if (!this.#sync.failed) this.#room.progressMs = this.#core.clock.monotonicMs();
-  }
-
-  /** Moves what the backing refuses out of the tail's way (log-rules.md 12), as long as it is little. */
-  async #relocateFailed(): Promise<void> {
-    if (this.#sweep.failures.size > 0 && this.#sweep.failures.size <= this.#core.geometry.segmentBlocks) {
-      for (const block of [...this.#tail.dirtyInTail()]) {
-        if ((this.#sweep.failures.get(block) ?? 0) >= failuresMax) await this.#tail.relocate(block);
-      }
-    }
-    if (this.#zeroing.failures >= failuresMax) await this.#tail.relocateRanges();
   }
 
   /** The last backing sync before a clean close. */

@@ -36,6 +36,8 @@ export class Writes {
   readonly #reads: Reads;
   readonly #room: Room;
   readonly #bypass: Bypass;
+  /** Called at a client's flush, before anything else can be put. */
+  onFlush: () => void = () => {};
 
   constructor(core: Core, writer: LogWriter, reads: Reads, room: Room, bypass: Bypass) {
     this.#core = core;
@@ -350,6 +352,7 @@ export class Writes {
   async flush(): Promise<void> {
     if (this.#writer.failure) throw this.#writer.failure;
     this.#writer.markFlushPoint();
+    this.onFlush();
     await this.durable();
   }
 }

@@ -12,6 +12,7 @@ import { blockBytes } from "../units.ts";
 import type { BackingSync } from "./backing_sync.ts";
 import type { Core } from "./core.ts";
 import { without } from "./extents.ts";
+import type { ZeroRun } from "./step.ts";
 
 /** Blocks zeroed on the backing by one request. */
 const zeroBlocksMax = 262144;
@@ -61,6 +62,7 @@ export class Zeroing {
       end = keepAllocated
         ? versions.provisioned.nextAbsent(start, end)
         : firstProvisioned(versions.provisioned.next(start, end), end);
+      this.#core.history.reached(versions.lastRangeSequence);
       await this.#run(backing.sizeBytes, start, end, keepAllocated);
       from = end;
       done++;
@@ -68,12 +70,33 @@ export class Zeroing {
     return done > 0;
   }
 
-  async #run(sizeBytes: number, start: number, end: number, keepAllocated: boolean): Promise<void> {
+  /**
+   * Applies one run, whatever has become of its blocks since. `newer`: the ranges put since it was chosen, whose blocks stay
+   * zero-dirty. REQUIRES: what it comes from is durable, and history was told. False when a sync failed meanwhile.
+   */
+  async run(
+    { start, end, keepAllocated }: ZeroRun,
+    newer: () => { start: number; end: number }[],
+  ): Promise<boolean> {
+    let applied = true;
+    for (let from = start; from < end; from += zeroBlocksMax) {
+      const to = Math.min(end, from + zeroBlocksMax);
+      applied = await this.#run(this.#core.backing.sizeBytes, from, to, keepAllocated, newer) && applied;
+    }
+    return applied;
+  }
+
+  async #run(
+    sizeBytes: number,
+    start: number,
+    end: number,
+    keepAllocated: boolean,
+    newer?: () => { start: number; end: number }[],
+  ): Promise<boolean> {
     const { kernels, versions, backing, statistics } = this.#core;
     const offset = start * blockBytes;
     const length = Math.min(end * blockBytes, sizeBytes) - offset;
     this.failures++;
-    this.#core.history.reached(versions.lastRangeSequence);
     const newRanges: { start: number; end: number }[] = versions.newRanges = [];
     const syncFailures = this.#sync.failures;
     this.#start = start;
@@ -89,14 +112,15 @@ export class Zeroing {
     this.failures = 0;
     statistics.writebackRequests++;
     // A client's flush may sync beside this; what that dropped is zeroed again.
-    if (this.#sync.failures !== syncFailures) return;
+    if (this.#sync.failures !== syncFailures) return false;
     this.onProgress();
     // A newer version of a block has cleared its bit meanwhile, and a newer range must be applied by itself; the others are
     // zero on the backing now.
-    for (const run of without(start, end, newRanges)) {
+    for (const run of without(start, end, newer?.() ?? newRanges)) {
       kernels.zeroDirty.clearRange(run.start, run.end);
       versions.provisioned.deleteRange(run.start, run.end);
     }
+    return true;
   }
 }
 

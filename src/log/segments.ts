@@ -38,6 +38,8 @@ export class Segments {
   readonly lastSequence: Float64Array;
   /** Log reads under way; a pinned segment is not overwritten (log-rules.md 13). */
   readonly pins: Uint32Array;
+  /** Slots that a step of write-back in prefix order still needs, superseded or not. */
+  readonly planned: Uint32Array;
   /** The RAM buffer that holds the segment, or -1. */
   readonly buffer: Int16Array;
   /** Zero and trim ranges that may not be on the backing yet. */
@@ -64,6 +66,7 @@ export class Segments {
     this.firstChain = new Uint32Array(count);
     this.lastSequence = new Float64Array(count);
     this.pins = pins;
+    this.planned = new Uint32Array(count);
     this.buffer = new Int16Array(count).fill(-1);
   }
 
