@@ -26,6 +26,8 @@ export interface Features {
   readWeight: number;
   /** A call to the backing that takes long, so that others overtake it. */
   slowCall: string | undefined;
+  /** Bytes of log of a step, when write-back goes from point to point; 0 when it does not. */
+  stepBytes: number;
 }
 
 /** Another row of numbers than that of everything else. */
@@ -46,6 +48,7 @@ export function drawFeatures(seed: number): Features {
     prefetches: readCache ? pick(0, 0.2, 0.5) : 0,
     readWeight: readCache ? pick(2, 8, 20) : 0,
     slowCall,
+    stepBytes: !bypass && random.chance(0.3) ? blockBytes * pick(16, 64, 256) : 0,
   };
 }
 
@@ -70,6 +73,7 @@ export function withFeatures<T extends Shape & Habits>(shape: T, features: Featu
 export function featureTunables(features: Features, trouble: Trouble | undefined): Partial<Tunables> {
   return {
     readCacheThreshold: features.readCacheBlocks,
+    ...(features.stepBytes > 0 ? { writebackOrder: "prefix", writebackStep: features.stepBytes } : {}),
     // A device that goes away may lose what nobody synced before anybody knows, and no log has what went past it.
     bypassSequential: trouble === "backing away" ? 0 : features.bypassBytes,
   };

@@ -10,6 +10,7 @@
 import { mutantsOfTheCache } from "./mutants_of_the_cache.ts";
 import { mutantsOfTheLog } from "./mutants_of_the_log.ts";
 import { mutantsOfTheMirror } from "./mutants_of_the_mirror.ts";
+import { mutantsOfTheOrder } from "./mutants_of_the_order.ts";
 
 /** One text for another, once. */
 export interface Edit {
@@ -26,17 +27,21 @@ export interface Mutant {
   /** Which crash, or which failure of a device, it opens the door to. */
   why: string;
   /** Where it shows; in all worlds, unless it needs devices that fail and rot. */
-  world?: "good" | "faulty" | "mirrored" | "mirrored faulty";
+  world?: "good" | "faulty" | "mirrored" | "mirrored faulty" | "prefix";
   /** More than one where a second defence would hold. */
   edits: Edit[];
 }
 
-/** The fifteen rules, and those of the mirror as one. */
-export const ruleCount = 16;
+/** The fifteen rules, and those of the mirror, and of the order of write-back, as one each. */
+export const ruleCount = 17;
 
 /** All mutants, by rule. */
-export const mutants: readonly Mutant[] = [...mutantsOfTheLog, ...mutantsOfTheCache, ...mutantsOfTheMirror]
-  .sort((a, b) => a.rule - b.rule);
+export const mutants: readonly Mutant[] = [
+  ...mutantsOfTheLog,
+  ...mutantsOfTheCache,
+  ...mutantsOfTheMirror,
+  ...mutantsOfTheOrder,
+].sort((a, b) => a.rule - b.rule);
 
 const root = new URL("../../", import.meta.url);
 

@@ -1,0 +1,45 @@
+/**
+ * `deno task sim --prefix [--seed S] [--from S] [--worlds N] [--crashes N] [--minutes M]`: `writeback_order=prefix` in the
+ * simulator, for as long as wanted.
+ *
+ * @module
+ */
+
+import { livePrefix, noCounts } from "./prefix_world.ts";
+
+/** Lives through worlds until one is wrong, or there were enough. Returns the exit code. */
+export async function huntPrefix(args: string[]): Promise<number> {
+  const value = (name: string) => {
+    const at = args.indexOf(`--${name}`);
+    return at < 0 ? undefined : Number(args[at + 1]);
+  };
+  const one = value("seed");
+  const first = one ?? value("from") ?? 1;
+  const worldsMax = one === undefined ? value("worlds") ?? Infinity : 1;
+  const crashesMax = value("crashes") ?? (value("minutes") === undefined ? 2000 : Infinity);
+  const startMs = performance.now();
+  const deadlineMs = startMs + (value("minutes") ?? Infinity) * 60_000;
+  const counts = noCounts();
+  let worlds = 0;
+  let failed = 0;
+  while (
+    failed === 0 && worlds < worldsMax && counts.crashes < crashesMax && performance.now() < deadlineMs
+  ) {
+    const seed = first + worlds++;
+    try {
+      await livePrefix(seed, counts);
+    } catch (error) {
+      failed++;
+      console.log(`again: deno task sim --prefix --seed ${seed}`);
+      console.log(`seed ${seed}, crash ${counts.crashes}: ${String(error).split("\n")[0]}`);
+      console.log(error instanceof Error ? error.stack : error);
+    }
+  }
+  const seconds = (performance.now() - startMs) / 1000;
+  console.log(Object.entries(counts).map(([what, count]) => `${what} ${count}`).join(", "));
+  console.log(
+    `${failed === 0 ? "ok" : "FAILED"}: ${worlds} worlds, ${counts.crashes} crashes, ${failed} violations, ` +
+      `${seconds.toFixed(1)} s`,
+  );
+  return failed;
+}
