@@ -8,45 +8,11 @@ import { mib } from "../../src/units.ts";
 import { assert, assertEquals } from "../assert.ts";
 import { runChild, Temp } from "../cli/support.ts";
 import { mustRun, skipLoopTests } from "../device/temp.ts";
+import { hasFuse, mountServed } from "./mounted.ts";
 import { requireTool } from "./tools.ts";
 
 const files = 60;
 const fileBytes = 96 * 1024;
-
-/** Whether `/dev/fuse` is there; a machine without it is said aloud. */
-async function hasFuse(): Promise<boolean> {
-  const found = await Deno.stat("/dev/fuse").then(() => true, () => false);
-  if (!found) console.warn("SKIPPED: there is no /dev/fuse");
-  return found;
-}
-
-/** A filesystem, mounted by way of nbdfuse; `leave` undoes it, also when the server is gone. */
-async function mountServed(uri: string, temp: Temp, round: number) {
-  const [point, fs] = [temp.join(`fuse${round}`), temp.join(`fs${round}`)];
-  await Deno.mkdir(point);
-  await Deno.mkdir(fs);
-  const fuse = new Deno.Command("nbdfuse", {
-    args: [`${point}/disk`, uri],
-    stdin: "null",
-    stdout: "null",
-    stderr: "null",
-  }).spawn();
-  for (let tries = 0; !await Deno.stat(`${point}/disk`).then(() => true, () => false); tries++) {
-    assert(tries < 600, "nbdfuse shows the disk");
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-  const loop = (await mustRun("losetup", "--find", "--show", `${point}/disk`)).trim();
-  return {
-    fs,
-    loop,
-    async leave() {
-      await new Deno.Command("umount", { args: ["--lazy", fs], stderr: "null" }).output();
-      await mustRun("losetup", "--detach", loop);
-      await mustRun("umount", "--lazy", point);
-      await fuse.status;
-    },
-  };
-}
 
 function content(file: number): Uint8Array<ArrayBuffer> {
   return Uint8Array.from({ length: fileBytes }, (_, i) => (i * 31 + file * 17 + (i >>> 9)) & 255);
