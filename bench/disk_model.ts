@@ -1,11 +1,13 @@
 /**
  * `deno task disk-model [--logs GiB,…] [--loads uniform,zipf,region] [--depth N] [--scale N] [--copy-forward PERCENT] [--seed N]
- * [--json FILE] [--watch] [--count]`: the real engine in front of a modelled 1 TiB disk, in virtual time, with a full log and saturated
+ * [--json FILE] [--watch] [--count] [--prefix SIZE,…]`: the real engine in front of a modelled 1 TiB disk, in virtual time, with a full log and saturated
  * writers of 4 KiB at random; beside it the bare disk and FIFO batches of 32 segments (dm-writeboost's way, at its best).
  *
  * `--scale N` makes disk and log N times smaller and leaves distances on the disk what they are, so that a run takes seconds; by
  * default the log has 32,768 blocks, and half a million for the Zipf load. `--scale 1` is the disk itself: up to hours, and
  * gigabytes of RAM, for large logs.
+ *
+ * `--prefix SIZE,…`: beside each cell the same with `writeback_order=prefix` and steps of so much log, made smaller with it.
  *
  * `--count`: instead, what 20,000 random writes cost on both devices, beside what was counted on real kernels.
  *
@@ -20,7 +22,7 @@ import {
   type Load,
   runEngine,
 } from "../tests/sim/disk_runs.ts";
-import { blockBytes, gib } from "../src/units.ts";
+import { blockBytes, formatSize, gib, kib, parseSize } from "../src/units.ts";
 
 /**
  * Slots of the log of a run that is scaled by default. How often a write of the Zipf load meets a block that is dirty already
@@ -43,17 +45,20 @@ if (options.count) await count();
 else {for (const load of options.loads) {
     bare[load] = bareDisk(options.depth, load, 20_000, options.seed);
     console.log(`${load}: bare disk ${bare[load].toFixed(0)} writes/s`);
-    for (const logGib of options.logs) await cell(load, logGib);
+    for (const logGib of options.logs) {
+      await cell(load, logGib);
+      for (const step of options.steps) await cell(load, logGib, step);
+    }
   }}
 if (options.json) {
   await Deno.writeTextFile(options.json, JSON.stringify({ options, bare, cells }, undefined, 1));
 }
 
-async function cell(load: Load, logGib: number): Promise<void> {
+async function cell(load: Load, logGib: number, stepBytes = 0): Promise<void> {
   const logBytes = logGib * gib;
   const scale = options.scale ??
     Math.max(1, 2 ** Math.floor(Math.log2(logBytes / blockBytes / slotsDefault[load])));
-  const fifo = fifoBatches({
+  const fifo = stepBytes > 0 ? 0 : fifoBatches({
     logBytes,
     scale,
     queueDepth: options.depth,
@@ -68,13 +73,19 @@ async function cell(load: Load, logGib: number): Promise<void> {
     queueDepth: options.depth,
     load,
     seed: options.seed,
-    tunables: { copyForward: options.copyForward },
+    tunables: {
+      copyForward: options.copyForward,
+      ...(stepBytes > 0
+        ? { writebackOrder: "prefix" as const, writebackStep: Math.max(64 * kib, stepBytes / scale) }
+        : {}),
+    },
     ...(options.watch ? { onStatus: watch } : {}),
   });
-  cells.push({ load, logGib, scale, fifo, ...result });
+  cells.push({ load, logGib, scale, fifo, stepBytes, ...result });
   console.log(
-    `  log ${logGib} GiB (1:${scale}): ${describe(result, bare[load])}` +
-      `; FIFO batches ${fifo.toFixed(0)} (${(fifo / bare[load]).toFixed(1)}x)` +
+    `  log ${logGib} GiB (1:${scale})${stepBytes > 0 ? `, prefix, steps of ${formatSize(stepBytes)}` : ""}: ${
+      describe(result, bare[load])
+    }${stepBytes > 0 ? "" : `; FIFO batches ${fifo.toFixed(0)} (${(fifo / bare[load]).toFixed(1)}x)`}` +
       `; took ${((performance.now() - startMs) / 1000).toFixed(0)} s`,
   );
 }
@@ -154,6 +165,7 @@ function parse(args: string[]) {
     scale: scale === undefined ? undefined : Number(scale),
     copyForward: number("--copy-forward", 60),
     seed: number("--seed", 1),
+    steps: (value("--prefix")?.split(",") ?? []).map((text) => parseSize(text) ?? NaN),
     json: value("--json"),
     watch: args.includes("--watch"),
     count: args.includes("--count"),
