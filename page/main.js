@@ -118,6 +118,15 @@ function showRequests({ requests, latencyMicros, bytes }) {
   );
 }
 
+/** What the backing device would be without the cache, in prefix order. */
+function pointText({ sequence, at, toSequence, toAt, lackingBlocks }) {
+  const name = (number, time) => `flush point ${number} of ${new Date(time).toLocaleString()}`;
+  if (sequence === null) return "not known before the first step is done";
+  const lacking = lackingBlocks === 0 ? "" : `, but for ${formatCount(lackingBlocks)} blocks`;
+  if (toSequence === null) return `at ${name(sequence, at)}${lacking}`;
+  return `between ${name(sequence, at)} and ${name(toSequence, toAt)}${lacking}`;
+}
+
 function facts(status) {
   const { backing, cache, blocks, log, writeback, bytes } = status;
   const reads = blocks.readHit + blocks.readMiss;
@@ -139,6 +148,7 @@ function facts(status) {
       `${writeback.mode}; ${formatSize(bytes.writeback)} so far` +
       (writeback.requests === 0 ? "" : `, ${Number(writeback.blocksPerRequest.toFixed(1))} blocks a request`),
     ],
+    ...(writeback.point ? [["backing alone", pointText(writeback.point)]] : []),
     ["i/o", `${status.io}: ${status.ioReason}`],
     ["version", status.version],
   ];

@@ -80,6 +80,7 @@ export function statusLines(
         ["log", logText(status)],
         ["dirty", dirtyText(status)],
         ["write-back", writebackText(status)],
+        ...(writeback.point ? [["alone", pointText(writeback.point)] as const] : []),
         ...(status.history.held ? [["history", heldText(status.history)] as const] : []),
         ["reads", hitText(status)],
         ["wear", wearText(status)],
@@ -155,6 +156,23 @@ function writebackText({ writeback, bytes, cache, backing }: ServerStatus): stri
     ? ""
     : `, ${Number(writeback.blocksPerRequest.toFixed(1))} blocks a request`;
   return `${writeback.mode}: ${work}; ${formatSize(bytes.writeback)} so far${merged}`;
+}
+
+/** What the backing device would be without the cache. */
+export function pointText(point: NonNullable<ServerStatus["writeback"]["point"]>): string {
+  const { sequence, at, toSequence, toAt, behindSeconds, lackingBlocks } = point;
+  const lacking = lackingBlocks === 0
+    ? ""
+    : `; ${blocks(lackingBlocks)} of it are older, as the log cannot be read`;
+  const to = toSequence === null ? "" : `on its way to ${toSequence} of ${toAt}`;
+  if (sequence === null) {
+    return `the backing device is ${
+      to === "" ? "at no known point yet" : to
+    }, and no consistent image until then`;
+  }
+  const behind = behindSeconds === 0 ? "which is all" : `${formatSeconds(behindSeconds ?? 0)} behind`;
+  if (to === "") return `the backing device is at ${sequence} of ${at}, ${behind}${lacking}`;
+  return `the backing device is between ${sequence} of ${at} and ${toSequence} of ${toAt}${lacking}`;
 }
 
 function wearText({ wear }: ServerStatus): string {

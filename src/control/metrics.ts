@@ -194,8 +194,42 @@ export function metricsText(status: ServerStatus, engine: EngineStatus): string 
   page.counter("nbdboost_writeback_requests_total", "Requests to the backing device.", writeback.requests);
   page.counter("nbdboost_writeback_bytes_total", "Bytes written to the backing device.", bytes.writeback);
   page.counter("nbdboost_written_back_blocks_total", "Blocks written back.", blocks.writtenBack);
+  pointMetrics(page, writeback.point);
   mirrorMetrics(page, status.mirror);
   return page.toString();
+}
+
+/** What the backing device alone would be, if the cache device died now; all zero in any other order than `prefix`. */
+function pointMetrics(page: Page, point: ServerStatus["writeback"]["point"]): void {
+  const seconds = (at: string | null | undefined) => at ? Date.parse(at) / 1000 : 0;
+  page.gauge(
+    "nbdboost_point_known",
+    "1 when it is known which moment the backing device shows by itself (writeback_order=prefix).",
+    point && point.sequence !== null ? 1 : 0,
+  );
+  page.gauge(
+    "nbdboost_point_sequence",
+    "The flush point that the backing device shows by itself.",
+    point?.sequence ?? 0,
+  );
+  page.gauge("nbdboost_point_timestamp_seconds", "When that was.", seconds(point?.at));
+  page.gauge(
+    "nbdboost_point_behind_seconds",
+    "What a dead cache device would cost, between two steps.",
+    point?.behindSeconds ?? 0,
+  );
+  page.gauge(
+    "nbdboost_point_step",
+    "1 within a step: the backing device is partly at the next point.",
+    point && point.toSequence !== null ? 1 : 0,
+  );
+  page.gauge("nbdboost_point_next_sequence", "The point that the step leads to.", point?.toSequence ?? 0);
+  page.gauge("nbdboost_point_next_timestamp_seconds", "When that was.", seconds(point?.toAt));
+  page.gauge(
+    "nbdboost_point_lacking_blocks",
+    "Blocks that could not be read for their step: the backing device has older ones.",
+    point?.lackingBlocks ?? 0,
+  );
 }
 
 /** All of them without a mirror, too, so that one alert fits every server. */

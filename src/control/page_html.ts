@@ -1442,6 +1442,15 @@ export const pageHtml: string = [
   "  );",
   "}",
   "",
+  "/** What the backing device would be without the cache, in prefix order. */",
+  "function pointText({ sequence, at, toSequence, toAt, lackingBlocks }) {",
+  "  const name = (number, time) => `flush point ${number} of ${new Date(time).toLocaleString()}`;",
+  "  if (sequence === null) return \"not known before the first step is done\";",
+  "  const lacking = lackingBlocks === 0 ? \"\" : `, but for ${formatCount(lackingBlocks)} blocks`;",
+  "  if (toSequence === null) return `at ${name(sequence, at)}${lacking}`;",
+  "  return `between ${name(sequence, at)} and ${name(toSequence, toAt)}${lacking}`;",
+  "}",
+  "",
   "function facts(status) {",
   "  const { backing, cache, blocks, log, writeback, bytes } = status;",
   "  const reads = blocks.readHit + blocks.readMiss;",
@@ -1463,6 +1472,7 @@ export const pageHtml: string = [
   "      `${writeback.mode}; ${formatSize(bytes.writeback)} so far` +",
   "      (writeback.requests === 0 ? \"\" : `, ${Number(writeback.blocksPerRequest.toFixed(1))} blocks a request`),",
   "    ],",
+  "    ...(writeback.point ? [[\"backing alone\", pointText(writeback.point)]] : []),",
   "    [\"i/o\", `${status.io}: ${status.ioReason}`],",
   "    [\"version\", status.version],",
   "  ];",
@@ -1579,4 +1589,4 @@ export const pageHtml: string = [
 
 /** Its Content-Security-Policy. */
 export const pagePolicy: string =
-  "default-src 'none'; script-src 'sha256-9SZvZTg8M+12IlE4p4Qgf52nrn4dUBthrNo8NIeQCKI=' 'sha256-n1yoSZ3qvoUyv4TI/FqrOOAWneTskRjgPgDo97MH4UY='; style-src 'sha256-VtfTm9traQzq0a6RM1d52vQ5RVUpsbXnHXahjMIHs3U='; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+  "default-src 'none'; script-src 'sha256-9SZvZTg8M+12IlE4p4Qgf52nrn4dUBthrNo8NIeQCKI=' 'sha256-7n28HNnWpqe8iHOIelQiAAXKUWz2vpzESB1AOBXtzds='; style-src 'sha256-VtfTm9traQzq0a6RM1d52vQ5RVUpsbXnHXahjMIHs3U='; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";

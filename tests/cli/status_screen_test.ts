@@ -55,6 +55,7 @@ const healthy: ServerStatus = {
   },
   log: { records: 5000, writes: 5000, syncs: 100, flushesPerSync: 2.125 },
   writeback: {
+    point: null,
     mode: "auto",
     active: true,
     requests: 10,
