@@ -23,7 +23,6 @@
  * @module
  */
 
-import { assert } from "../../src/errors.ts";
 import { superblockField } from "../../src/log/layout.ts";
 import { KernelPool } from "./kernel_pool.ts";
 import { Violation } from "./oracle.ts";
@@ -94,7 +93,7 @@ export class Exhaustion {
   readonly #recordPool = new KernelPool();
   readonly #depth: number;
   readonly #unreduced: Unreduced | undefined;
-  #prepared: Map<StartName, Prepared> | undefined;
+  #prepared: Map<StartName, Prepared | Error> | undefined;
   #units!: Units;
   #recoveries!: Recoveries;
   #first!: Courses<Outcome>;
@@ -115,6 +114,7 @@ export class Exhaustion {
     let begun = -1;
     try {
       const prepared = (this.#prepared ?? await this.#prepare()).get(start)!;
+      if (prepared instanceof Error) throw prepared;
       if (this.#runs > runsKept) this.#forget();
       const moments: Moment[] = [];
       const world = await TinyWorld.begin(prepared, this.#recordPool);
@@ -135,17 +135,22 @@ export class Exhaustion {
     return undefined;
   }
 
-  async #prepare(): Promise<Map<StartName, Prepared>> {
-    const prepared = new Map<StartName, Prepared>();
+  async #prepare(): Promise<Map<StartName, Prepared | Error>> {
+    const prepared = new Map<StartName, Prepared | Error>();
+    let uuid: Uint8Array = new Uint8Array(16);
     for (const start of Object.keys(starts) as StartName[]) {
-      prepared.set(start, await prepare(starts[start]));
+      try {
+        const each = await prepare(starts[start]);
+        const at = superblockField.uuid;
+        uuid = contents.bytesOf(each.cache[0]!).slice(at, at + uuid.length);
+        prepared.set(start, each);
+      } catch (error) {
+        if (!(error instanceof Error)) throw error;
+        prepared.set(start, error);
+      }
     }
-    const { uuid } = superblockField;
-    const uuids = [...prepared.values()].map(({ cache }) =>
-      contents.bytesOf(cache[0]!).slice(uuid, uuid + 16)
-    );
-    assert(uuids.every((each) => each.every((byte, i) => byte === uuids[0]![i])));
-    this.#units = new Units(contents, uuids[0]!);
+    // All of them were formatted with the same random numbers.
+    this.#units = new Units(contents, uuid);
     this.#recoveries = new Recoveries(this.#units);
     this.#first = new Courses(this.#units);
     this.#second = new Courses(this.#units);

@@ -86,7 +86,7 @@ function hunterIn(
   directory: string,
   hunter: Hunter,
   args: string[],
-  output: "inherit" | "piped",
+  output: "inherit" | "piped" | "null",
 ): Deno.Command {
   return new Deno.Command(Deno.execPath(), {
     args: ["run", "--allow-all", "--no-check", `tests/sim/${hunter}`, ...args],
@@ -97,16 +97,21 @@ function hunterIn(
 }
 
 /** Runs a program on a planted fault, for people to see. Returns its exit code. */
-export async function show(name: string, args: string[], hunter: Hunter = "main.ts"): Promise<number> {
+export async function show(
+  name: string,
+  args: string[],
+  hunter: Hunter = "main.ts",
+  output: "inherit" | "null" = "inherit",
+): Promise<number> {
   const mutant = mutants.find((mutant) => mutant.name === name);
   if (!mutant) {
     console.log(`There is no mutant ${name}; there are ${mutants.map(({ name }) => name).join(", ")}`);
     return 2;
   }
-  console.log(`planted: ${mutant.name} (rule ${mutant.rule}): ${mutant.why}`);
+  if (output === "inherit") console.log(`planted: ${mutant.name} (rule ${mutant.rule}): ${mutant.why}`);
   const directory = await plant(mutant);
   try {
-    return (await hunterIn(directory, hunter, args, "inherit").spawn().status).code;
+    return (await hunterIn(directory, hunter, args, output).spawn().status).code;
   } finally {
     await Deno.remove(directory, { recursive: true });
   }
