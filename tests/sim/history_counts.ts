@@ -13,6 +13,7 @@ export interface HistoryCounts {
   rewinds: number;
   crashedRewinds: number;
   rewindsThatCount: number;
+  crashes: number;
   heldCrashes: number;
   changes: number;
   bypassed: number;
@@ -32,6 +33,7 @@ export function noCounts(): HistoryCounts {
     rewinds: 0,
     crashedRewinds: 0,
     rewindsThatCount: 0,
+    crashes: 0,
     heldCrashes: 0,
     changes: 0,
     bypassed: 0,

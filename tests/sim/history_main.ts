@@ -1,5 +1,6 @@
 /**
- * The past in the simulator, for as long as wanted: `deno run -A tests/sim/history_main.ts [WORLDS] [SEED]`.
+ * `deno task sim --history [--seed S] [--from S] [--worlds N] [--crashes N] [--minutes M]`: the past in the simulator, for as
+ * long as wanted.
  *
  * @module
  */
@@ -7,16 +8,39 @@
 import { noCounts } from "./history_counts.ts";
 import { liveHistory } from "./history_world.ts";
 
-const worlds = Number(Deno.args[0] ?? 1000);
-const first = Number(Deno.args[1] ?? Date.now() % 1_000_000_000);
-const counts = noCounts();
-for (let seed = first; seed < first + worlds; seed++) {
-  try {
-    await liveHistory(seed, counts);
-  } catch (error) {
-    console.error(`seed ${seed} (again: deno run -A tests/sim/history_main.ts 1 ${seed})`);
-    console.error(error);
-    Deno.exit(1);
+/** Lives through worlds until one is wrong, or there were enough. Returns the exit code. */
+export async function huntHistory(args: string[]): Promise<number> {
+  const value = (name: string) => {
+    const at = args.indexOf(`--${name}`);
+    return at < 0 ? undefined : Number(args[at + 1]);
+  };
+  const one = value("seed");
+  const first = one ?? value("from") ?? 1;
+  const worldsMax = one === undefined ? value("worlds") ?? Infinity : 1;
+  const crashesMax = value("crashes") ?? (value("minutes") === undefined ? 2000 : Infinity);
+  const startMs = performance.now();
+  const deadlineMs = startMs + (value("minutes") ?? Infinity) * 60_000;
+  const counts = noCounts();
+  let worlds = 0;
+  let failed = 0;
+  while (
+    failed === 0 && worlds < worldsMax && counts.crashes < crashesMax && performance.now() < deadlineMs
+  ) {
+    const seed = first + worlds++;
+    try {
+      await liveHistory(seed, counts);
+    } catch (error) {
+      failed++;
+      console.log(`again: deno task sim --history --seed ${seed}`);
+      console.log(`seed ${seed}, crash ${counts.crashes}: ${String(error).split("\n")[0]}`);
+      console.log(error instanceof Error ? error.stack : error);
+    }
   }
+  const seconds = (performance.now() - startMs) / 1000;
+  console.log(Object.entries(counts).map(([what, count]) => `${what} ${count}`).join(", "));
+  console.log(
+    `${failed === 0 ? "ok" : "FAILED"}: ${worlds} worlds, ${counts.crashes} crashes, ${failed} violations, ` +
+      `${seconds.toFixed(1)} s`,
+  );
+  return failed;
 }
-console.log(`${worlds} worlds from seed ${first}: ${JSON.stringify(counts)}`);

@@ -1,5 +1,5 @@
 // Why: a view of the past that shows a byte of another moment is worse than none, and a rewind that a crash leaves half done
-// loses the volume. More of the same: deno run -A tests/sim/history_main.ts 1000
+// loses the volume. More of the same: deno task sim --history
 import { assert } from "../assert.ts";
 import { noCounts } from "./history_counts.ts";
 import { liveHistory } from "./history_world.ts";
@@ -12,7 +12,7 @@ Deno.test("history: views, offline openings and rewinds show the image of their 
     try {
       await liveHistory(seed, counts);
     } catch (cause) {
-      throw new Error(`seed ${seed}; again: deno run -A tests/sim/history_main.ts 1 ${seed}`, { cause });
+      throw new Error(`seed ${seed}; again: deno task sim --history --seed ${seed}`, { cause });
     }
   }
   for (const [what, count] of Object.entries(counts)) assert(count > 0, `no ${what} in ${worlds} worlds`);

@@ -1,9 +1,10 @@
 /**
  * `deno task sim [--crashes N] [--seed S] [--minutes M] [--from S] [--good|--faulty] [--light|--heavy] [--mirrored|--plain]
- * [--world-crashes N] [--failures N] [--trace LINES] [--prefix]`: tries to make the cache lose or invent a byte. Without --good or --faulty every second
+ * [--world-crashes N] [--failures N] [--trace LINES] [--prefix|--history]`: tries to make the cache lose or invent a byte. Without --good or --faulty every second
  * world has devices that fail and rot, too. Without --light or --heavy most worlds are small and short-lived. Without --mirrored or --plain one world
  * in four has a cache device of two legs, which break, come back and are replaced. `--prefix`: instead, worlds whose backing device is compared
- * with the point that the cache states, at every moment (tests/sim/prefix_world.ts).
+ * with the point that the cache states, at every moment (tests/sim/prefix_world.ts). `--history`: instead, worlds whose past is looked at
+ * (tests/sim/history_world.ts).
  *
  * Exit code 1 on a violation, with the seed, the command that repeats it and the trace of what happened; the last line is a
  * summary. The same seed gives the same trace hash.
@@ -12,6 +13,7 @@
  */
 
 import { Coverage } from "./coverage.ts";
+import { huntHistory } from "./history_main.ts";
 import { show } from "./mutant.ts";
 import { huntPrefix } from "./prefix_main.ts";
 import { World } from "./world.ts";
@@ -23,6 +25,7 @@ if (planted >= 0) {
 }
 
 if (Deno.args.includes("--prefix")) Deno.exit(await huntPrefix(Deno.args));
+if (Deno.args.includes("--history")) Deno.exit(await huntHistory(Deno.args));
 
 const options = parse(Deno.args);
 const coverage = new Coverage();

@@ -11,6 +11,7 @@ import { mutantsOfTheCache } from "./mutants_of_the_cache.ts";
 import { mutantsOfTheLog } from "./mutants_of_the_log.ts";
 import { mutantsOfTheMirror } from "./mutants_of_the_mirror.ts";
 import { mutantsOfTheOrder } from "./mutants_of_the_order.ts";
+import { mutantsOfThePast } from "./mutants_of_the_past.ts";
 
 /** One text for another, once. */
 export interface Edit {
@@ -27,13 +28,13 @@ export interface Mutant {
   /** Which crash, or which failure of a device, it opens the door to. */
   why: string;
   /** Where it shows; in all worlds, unless it needs devices that fail and rot. */
-  world?: "good" | "faulty" | "mirrored" | "mirrored faulty" | "prefix";
+  world?: "good" | "faulty" | "mirrored" | "prefix" | "history";
   /** More than one where a second defence would hold. */
   edits: Edit[];
 }
 
-/** The fifteen rules, and those of the mirror, and of the order of write-back, as one each. */
-export const ruleCount = 17;
+/** The fifteen rules, and those of the mirror, of the order of write-back, and of history, as one each. */
+export const ruleCount = 18;
 
 /** All mutants, by rule. */
 export const mutants: readonly Mutant[] = [
@@ -41,9 +42,12 @@ export const mutants: readonly Mutant[] = [
   ...mutantsOfTheCache,
   ...mutantsOfTheMirror,
   ...mutantsOfTheOrder,
+  ...mutantsOfThePast,
 ].sort((a, b) => a.rule - b.rule);
 
 const root = new URL("../../", import.meta.url);
+/** What some of the simulator's worlds need of the other tests. */
+const assertions = ["tests/assert.ts", "tests/deno_std.d.ts"];
 
 /** Applies an edit to the text of its file. Throws when the text to be replaced is not there, or there twice. */
 export function applyEdit(text: string, { file, find, replace }: Edit): string {
@@ -62,7 +66,9 @@ export async function textOf(file: string): Promise<string> {
 export async function plant(mutant: Mutant): Promise<string> {
   const directory = await Deno.makeTempDir({ prefix: "nbdboost-mutant-" });
   for (const folder of ["src", "tests/sim"]) await copy(folder, directory);
-  await Deno.copyFile(new URL("deno.json", root), `${directory}/deno.json`);
+  for (const file of ["deno.json", ...assertions]) {
+    await Deno.copyFile(new URL(file, root), `${directory}/${file}`);
+  }
   for (const edit of mutant.edits) {
     const path = `${directory}/${edit.file}`;
     await Deno.writeTextFile(path, applyEdit(await Deno.readTextFile(path), edit));

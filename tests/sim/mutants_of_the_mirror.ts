@@ -156,17 +156,6 @@ export const mutantsOfTheMirror: readonly Mutant[] = [
     }],
   },
   {
-    name: "copied-as-one-read-gave-it",
-    rule,
-    world: "mirrored faulty",
-    why: "a bit that flips in one read of the only leg stands on its copy from then on",
-    edits: [{
-      file: copy,
-      find: "if (reads > 1 && isSame(bytes, before)) return bytes;",
-      replace: "return bytes;",
-    }],
-  },
-  {
     name: "one-copy-read-alone",
     rule,
     world,
