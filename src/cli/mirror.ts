@@ -70,20 +70,27 @@ async function runMirror(options: Options, output: Output): Promise<number> {
   }
   let status: MirrorStatus = before.mirror;
   if (given > 0) {
-    if (replace !== undefined) await createMissing(replace, before.cache.sizeBytes, output);
+    const made = replace !== undefined && await createMissing(replace, before.cache.sizeBytes, output);
     const body = drop !== undefined ? { drop } : { attach: replace ?? null, force: options.flag("force") };
     const progress = new PhaseProgress(output);
-    status = await client.long("/mirror", progress.update, { body }).finally(progress.end) as MirrorStatus;
+    try {
+      status = await client.long("/mirror", progress.update, { body }).finally(progress.end) as MirrorStatus;
+    } catch (error) {
+      // What was refused leaves nothing behind; what failed later may be half a leg, which is left for who looks into it.
+      if (made && error instanceof RefusedError) Deno.removeSync(replace);
+      throw error;
+    }
   }
   if (options.flag("json")) output.report(status, true);
   else for (const line of mirrorLines(status)) output.line(line);
   return exitCode.done;
 }
 
-async function createMissing(path: string, sizeBytes: number, output: Output): Promise<void> {
-  if (isNbdUri(path) || await lookUpPath(path, "create")) return;
+async function createMissing(path: string, sizeBytes: number, output: Output): Promise<boolean> {
+  if (isNbdUri(path) || await lookUpPath(path, "create")) return false;
   const progress = output.progress("creating", "bytes");
   await createFile(path, sizeBytes, { onProgress: progress.update }).finally(progress.end);
+  return true;
 }
 
 /** The legs, for people. */

@@ -6,6 +6,7 @@
  */
 
 import { blockContent } from "../../src/cli/demo_blocks.ts";
+import { DemoClient } from "../../src/cli/demo_client.ts";
 import { openDevice } from "../../src/device/open.ts";
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "../assert.ts";
 import { requireTool, run as runTool, tryRun } from "../interop/tools.ts";
@@ -165,4 +166,28 @@ Deno.test("history: says so when the log holds none", async () => {
   const { code, out } = await runHere("history", "--cache", cache);
   assertEquals(code, 0);
   assertStringIncludes(out, "the log holds no flush point");
+});
+
+Deno.test("hold: says so when the log has no flush point to go back to, and names the one that it has", async () => {
+  await using temp = await Temp.make();
+  const { cache, pair } = await temp.pair(1 << 20, "8MiB");
+  const offline = await runHere("hold", ...pair, "--json");
+  assertEquals([offline.code, JSON.parse(offline.out).flushPoint], [0, null], offline.err);
+  assertStringIncludes(offline.err, "this moment is no flush point");
+  const server = await ServerProcess.start([...pair, "--listen", "nbd://127.0.0.1:0"]);
+  const empty = await runHere("hold", "--cache", cache);
+  assertEquals(empty.code, 0);
+  assertStringIncludes(empty.err, "this moment is no flush point");
+  const client = await DemoClient.connect(server.uris[0]!);
+  await client.write(0, new Uint8Array(4096).fill(1));
+  await client.flush();
+  await client.close();
+  const held = await runHere("hold", "--cache", cache, "--json");
+  assertEquals([held.code, held.err], [0, ""]);
+  const { points } = JSON.parse((await runHere("history", "--cache", cache, "--json")).out);
+  assertEquals(
+    [JSON.parse(held.out).flushPoint],
+    points.map(({ sequence }: { sequence: number }) => sequence),
+  );
+  assertEquals(await server.stop(), 0);
 });

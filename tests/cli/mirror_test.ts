@@ -69,6 +69,9 @@ for (const io of backends) {
         for (let i = 0; i < 50; i++) await client.write(i * 4096, blockContent(i, 1));
         await client.flush();
         assertEquals(await states(a), ["in service", "in service"]);
+        // What is refused leaves no file behind.
+        assertEquals((await runHere("mirror", "--cache", a, "--replace", c)).code, 3);
+        assertEquals(await Deno.stat(c).catch(({ name }) => name), "NotFound");
         assertEquals((await runHere("mirror", "--cache", a, "--drop", b)).code, 0);
         for (let i = 0; i < 50; i++) await client.write(i * 4096, blockContent(i, 2));
         await client.flush();
