@@ -48,8 +48,10 @@ export class Faults {
   #awayCalls: number;
   /** Writes to the log that landed elsewhere. */
   misdirected = 0;
-  /** Nothing goes wrong while false. */
+  /** Nothing goes wrong with new calls while false. */
   active = false;
+  /** Calls under way that will fail. */
+  #failing = 0;
 
   /**
    * `logEnd`: where the log ends on the cache device. `choice`: what the trouble may be. `unseen`: no page cache of the backing
@@ -80,7 +82,15 @@ export class Faults {
     if (!this.active) return undefined;
     // Of a mirror one leg alone suffers.
     if (device === "mirror") return undefined;
-    return device === "cache" ? this.#cacheFault(call) : this.#backingFault(call);
+    const fault = device === "cache" ? this.#cacheFault(call) : this.#backingFault(call);
+    if (!fault?.error) return fault;
+    this.#failing++;
+    return { ...fault, ended: () => this.#failing-- };
+  }
+
+  /** Whether calls fail, or will of those that have begun. */
+  get failing(): boolean {
+    return this.active || this.#failing > 0;
   }
 
   #is(...named: Trouble[]): boolean {

@@ -59,6 +59,8 @@ export interface Fault {
   misdirect?: number;
   /** The device is away; what was not synced may be gone when it is back, and then the next sync fails. */
   away?: boolean;
+  /** Called when the call has ended. */
+  ended?: () => void;
 }
 
 /** A machine's handle on a {@linkcode Medium}, for one life. */
@@ -216,6 +218,7 @@ export class SimDisk implements BlockDevice {
     return new Promise((resolve, reject) => {
       this.#clock.after(this.#latencyMs(kind) + (fault?.slowMs ?? 0), () => {
         this.#busy.delete(call);
+        fault?.ended?.();
         if (fault?.away) this.#lose();
         try {
           action(fault);

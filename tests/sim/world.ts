@@ -187,9 +187,9 @@ export class World {
     return bytes;
   }
 
-  /** Whether devices fail just now. */
+  /** Whether devices fail just now, or calls that have begun will. */
   get isFailing(): boolean {
-    return this.#faults?.active ?? false;
+    return this.#faults?.failing ?? false;
   }
 
   /** Runs events until `done` says so; false when the life ends first. */
