@@ -203,14 +203,16 @@ export class Sweep {
       this.#sync.noteRequest(last - first + 1);
       statistics.writebackBytes += request.bytes.length;
       statistics.writebackRate.note(statistics.writebackBytes, clock.monotonicMs());
-      // Counted from the batch on: another request of the same block may have been dropped by the failed sync.
-      return batch.syncFailures === this.#sync.failures ? "written" as const : "doubtful" as const;
+      return true;
     }, (error) => {
       this.failure ??= error;
-      return "failed" as const;
-    }).then((outcome) => {
+      return false;
+    }).then((isWritten) => {
       this.#inFlight--;
-      this.#end(request, outcome);
+      // Counted from the batch on: another request of the same block may have been dropped by the failed sync. And looked at
+      // no sooner than the block is accounted for: a sync that fails in between would know nothing of it.
+      const isSure = batch.syncFailures === this.#sync.failures;
+      this.#end(request, !isWritten ? "failed" : isSure ? "written" : "doubtful");
       this.pump();
       this.changed.ring();
     }).catch((error) => this.#break(error));
