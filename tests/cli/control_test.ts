@@ -236,7 +236,8 @@ test(
   "serve --control 127.0.0.1:0: wants the token that it wrote, and obeys no web page",
   async (temp, { words }) => {
     const tokenFile = temp.join("token");
-    Deno.writeTextFileSync(tokenFile, "old", { mode: 0o666 });
+    // One that an earlier server left behind, which anybody may read.
+    Deno.writeTextFileSync(tokenFile, "0".repeat(48) + "\n", { mode: 0o666 });
     const server = await ServerProcess.start([
       ...words,
       "--control",
