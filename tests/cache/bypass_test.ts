@@ -137,6 +137,26 @@ Deno.test("bypass: a failed backing sync is a failed log sync, and what it dropp
   await assertRejects(() => m.run(cache.close()), DeviceError);
 });
 
+Deno.test("bypass: a read under way when a backing sync drops what went past finds the copy that the log has got", async () => {
+  const m = new Machine({ backingBytes: blocks * blockBytes });
+  await m.format();
+  const cache = await m.open({ tunables: { ...tunables, readCacheThreshold: 8 } });
+  await m.run(cache.write(0, bytesOf(7, 8)));
+  m.fault = () => ({ slowMs: 1000 });
+  const slow = Array.from({ length: 8 }, () => new Uint8Array(blockBytes));
+  const reading = Promise.all(slow.map((into, block) => cache.read(block * blockBytes, into)));
+  m.fault = (disk, { kind }) =>
+    disk.name === "backing" && kind === "sync"
+      ? { error: new DeviceError("EIO", "a sync that fails"), drop: true, unseen: true }
+      : undefined;
+  for (let block = 0; block < 8; block++) assertEquals(await readBlock(m, cache, block), 7);
+  assertEquals(cache.status().cache.cachedBlocks, 8);
+  await assertRejects(() => m.run(cache.flush()), DeviceError, "backing failed a sync");
+  await m.run(reading);
+  assertEquals(slow.map((bytes) => bytes[0]), Array(8).fill(7));
+  await assertRejects(() => m.run(cache.close()), DeviceError);
+});
+
 Deno.test("bypass: a drain and a close make durable what went past the log", async () => {
   const { machine: m, cache } = await machine();
   await m.run(cache.write(0, bytesOf(1, 8)));
