@@ -167,7 +167,8 @@ export class Bypass {
     if (!this.#mayPass(start, end)) return false;
     const from = start * blockBytes;
     const to = Math.min(end * blockBytes, backing.sizeBytes);
-    const { failures } = bypassed;
+    const { sync } = this.#backing;
+    const { failures } = sync;
     // Clean copies, and what the tail has passed: a crash would forget them, and reads must from here on.
     for (let block = start; block < end; block++) kernels.indexRemove(block);
     bypassed.changes++;
@@ -184,9 +185,9 @@ export class Bypass {
       bypassed.inFlight--;
       bypassed.changes++;
     }
-    // A sync that failed meanwhile may have dropped this too.
+    // Any sync that failed meanwhile, write-back's too, may have dropped this, and no later one would say so.
     if (this.#writer.failure) throw this.#writer.failure;
-    if (bypassed.failures !== failures) return false;
+    if (sync.failures !== failures) return false;
     bypassed.ended(start, end);
     statistics.bypassedBlocks += end - start;
     if (bypassed.isMuch) void this.durable().catch(() => {});

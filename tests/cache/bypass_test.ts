@@ -157,6 +157,28 @@ Deno.test("bypass: a read under way when a backing sync drops what went past fin
   await assertRejects(() => m.run(cache.close()), DeviceError);
 });
 
+// Nothing was outstanding, so the failure was no business of the stream's; but what was under way may have been dropped by it,
+// and the next good sync would have said nothing of that.
+Deno.test("bypass: what was under way when a backing sync failed goes to the log", async () => {
+  const { machine: m, cache } = await machine();
+  await m.run(cache.write(32 * blockBytes, bytesOf(9).subarray(0, 512)));
+  m.fault = (disk, { kind, offset }) => {
+    if (disk.name !== "backing") return undefined;
+    if (kind === "sync") return { error: new DeviceError("EIO", "a sync that fails"), drop: true };
+    return kind === "write" && offset === 0 ? { slowMs: 50 } : undefined;
+  };
+  const stream = cache.write(0, bytesOf(7, 8));
+  await assertRejects(() => m.run(cache.drain()), DeviceError, "a sync that fails");
+  m.fault = () => undefined;
+  await m.run(stream);
+  assertEquals([cache.status().blocks.bypassed, cache.status().cache.dirtyBlocks], [0, 9]);
+  await m.run(cache.flush());
+  m.powerCut("none");
+  const again = await m.open({ tunables });
+  assertEquals(await readBlock(m, again, 3), 7);
+  await m.run(again.close());
+});
+
 Deno.test("bypass: a drain and a close make durable what went past the log", async () => {
   const { machine: m, cache } = await machine();
   await m.run(cache.write(0, bytesOf(1, 8)));
