@@ -25,7 +25,7 @@ import type { BackingSync } from "./backing_sync.ts";
 import type { Core } from "./core.ts";
 import { type Point, Step, type ZeroRun } from "./step.ts";
 import type { Sweep } from "./sweep.ts";
-import type { Zeroing } from "./zeroing.ts";
+import { zeroBlocksMax, type Zeroing } from "./zeroing.ts";
 
 /** Who wants a point waits for a client's flush for so long; then what is acknowledged is taken as it is. */
 const flushWaitMs = 1000;
@@ -302,8 +302,10 @@ export class PointOrder {
     const { kernels: { zeroDirty }, versions: { provisioned } } = this.#core;
     const runs: ZeroRun[] = [];
     for (let from = start < end ? zeroDirty.next(start, end) : -1; from >= 0;) {
-      const clear = zeroDirty.nextClear(from, end);
-      const limit = clear < 0 ? end : clear;
+      // No longer than one request: what has arrived is not zeroed again when the rest fails.
+      const most = Math.min(end, from + zeroBlocksMax);
+      const clear = zeroDirty.nextClear(from, most);
+      const limit = clear < 0 ? most : clear;
       const keepAllocated = provisioned.has(from);
       const other = keepAllocated ? provisioned.nextAbsent(from, limit) : provisioned.next(from, limit);
       const to = other < 0 ? limit : other;

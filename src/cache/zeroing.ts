@@ -15,7 +15,7 @@ import { without } from "./extents.ts";
 import type { ZeroRun } from "./step.ts";
 
 /** Blocks zeroed on the backing by one request. */
-const zeroBlocksMax = 262144;
+export const zeroBlocksMax = 262144;
 /** Zero requests of one pass. */
 const zeroRequestsMax = 256;
 
@@ -72,18 +72,14 @@ export class Zeroing {
 
   /**
    * Applies one run, whatever has become of its blocks since. `newer`: the ranges put since it was chosen, whose blocks stay
-   * zero-dirty. REQUIRES: what it comes from is durable, and history was told. False when a sync failed meanwhile.
+   * zero-dirty. REQUIRES: it is no longer than {@linkcode zeroBlocksMax}, what it comes from is durable, and history was
+   * told. False when a sync failed meanwhile.
    */
   async run(
     { start, end, keepAllocated }: ZeroRun,
     newer: () => { start: number; end: number }[],
   ): Promise<boolean> {
-    let applied = true;
-    for (let from = start; from < end; from += zeroBlocksMax) {
-      const to = Math.min(end, from + zeroBlocksMax);
-      applied = await this.#run(this.#core.backing.sizeBytes, from, to, keepAllocated, newer) && applied;
-    }
-    return applied;
+    return await this.#run(this.#core.backing.sizeBytes, start, end, keepAllocated, newer);
   }
 
   async #run(

@@ -8,7 +8,7 @@
 import type { Cache } from "../../src/cache/cache.ts";
 import { parseTunable } from "../../src/cache/tunables.ts";
 import { DeviceError, UsageError } from "../../src/errors.ts";
-import { blockBytes, kib } from "../../src/units.ts";
+import { blockBytes, gib, kib } from "../../src/units.ts";
 import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows } from "../assert.ts";
 import { Machine, type MachineOpenOptions } from "../sim/machine.ts";
 
@@ -196,4 +196,26 @@ Deno.test("prefix: the tunables are parsed", () => {
   assertEquals(parseTunable("writeback_step=1M"), { writebackStep: 1024 * kib });
   assertThrows(() => parseTunable("writeback_order=newest"), UsageError);
   assertThrows(() => parseTunable("writeback_step=4K"), UsageError);
+});
+
+// What had arrived of a run was zeroed again with the rest, when nothing kept clean copies out of it any more: a copy then
+// counted as live without having been counted, and the tail stood still for ever.
+Deno.test("prefix: of a long range that fails half-way, what has arrived is not zeroed again", async () => {
+  const backingBytes = 2 * gib;
+  const machine = new Machine({ backingBytes, segmentCount: 32 });
+  await machine.format();
+  const cache = await open(machine, { tunables: { writeback: "off" } });
+  const zeroed: number[] = [];
+  let refuses = true;
+  machine.fault = (device, { kind, offset }) => {
+    if (device.name !== "backing" || kind !== "zero") return undefined;
+    zeroed.push(offset);
+    return refuses && offset > 0 ? { error: new DeviceError("EIO", "a range that fails") } : undefined;
+  };
+  await machine.run(cache.trim(0, backingBytes));
+  await assertRejects(() => machine.run(cache.drain()), DeviceError, "a range that fails");
+  refuses = false;
+  await machine.run(cache.drain());
+  assertEquals(zeroed.filter((offset) => offset === 0).length, 1);
+  await machine.run(cache.close());
 });
