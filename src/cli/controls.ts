@@ -52,6 +52,8 @@ export class Controls {
     const label = labelOf(this.#plan, index);
     const tell = (level: "info" | "warning" | "error", text: string) =>
       this.#log.tell(level, `${label}${text}`);
+    // A second detach is refused, which says nothing of the one that is under way.
+    let isDetaching = false;
     return new Promise((resolve) => {
       if (service === undefined) return;
       service.start({
@@ -62,6 +64,8 @@ export class Controls {
           return all;
         },
         async detach(verify, onProgress) {
+          const isOnly = !isDetaching;
+          isDetaching = true;
           tell(
             "info",
             "detaching was asked for: everything is written back, then clients are disconnected",
@@ -79,8 +83,12 @@ export class Controls {
             const reason = error instanceof Error ? error.message : String(error);
             const { serving } = await served.status();
             tell("error", `not detached: ${reason}${serving ? "; it goes on serving" : ""}`);
-            if (!serving) resolve(error instanceof NbdboostError ? error.exitCode : exitCode.failed);
+            if (!serving && isOnly) {
+              resolve(error instanceof NbdboostError ? error.exitCode : exitCode.failed);
+            }
             throw error;
+          } finally {
+            if (isOnly) isDetaching = false;
           }
         },
       }, (message) => tell("warning", message));
