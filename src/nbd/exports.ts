@@ -48,6 +48,8 @@ function checkString(what: string, value: string): void {
 /** The exports of a server, in the order in which they are listed. */
 export class ExportTable {
   #all: readonly Offered[];
+  /** The one that "" finds: always the same, or a client that connects again would write to another volume. */
+  readonly #default: Offered;
 
   /**
    * `observer` is told of those that have none of their own.
@@ -72,6 +74,7 @@ export class ExportTable {
       offered.origin = offered;
       return offered;
     });
+    this.#default = this.#all.find(({ name }) => name === "") ?? this.#all[0]!;
   }
 
   /** Those that are offered now. */
@@ -109,9 +112,10 @@ export class ExportTable {
     }));
   }
 
-  /** The export of that name. "" finds the default export: the one named "", else the first. */
+  /** The export of that name. "" finds the default export, as long as it is offered: the one named "", else the first of all. */
   find(name: string): Offered | undefined {
-    return this.#all.find((each) => each.name === name) ?? (name === "" ? this.#all[0] : undefined);
+    const found = this.#all.find((each) => each.name === name);
+    return found ?? (name === "" && this.#all.includes(this.#default) ? this.#default : undefined);
   }
 }
 

@@ -129,3 +129,23 @@ Deno.test("ServedCaches: each is counted and detached on its own, and the server
     await caches.close();
   }
 });
+
+// Why: whoever asked for the default export had the first, and, on connecting again after that was detached, got the next: a disk of
+// somebody else's, to write to.
+Deno.test("ServedCaches: once the first is detached, nobody gets another one by asking for the default", async () => {
+  const exports = [
+    { name: "one", cache: (await opened()).cache },
+    { name: "two", cache: (await opened()).cache },
+  ];
+  const caches = await ServedCaches.start(exports, { listen: "nbd://127.0.0.1:0", warn: () => {} });
+  const uri = caches.server.uris[0]!.replace(/one$/, "");
+  try {
+    (await write(uri, 3)).close();
+    assertEquals(caches.all.map((each) => each.status().requests.write), [3, 0]);
+    await caches.all[0]!.detach(false, () => {});
+    await assertRejects(() => Client.connect(uri, { structured: true }));
+    (await write(uri, 1, "two")).close();
+  } finally {
+    await caches.close();
+  }
+});
