@@ -31,6 +31,8 @@ import { zeroBlocksMax, type Zeroing } from "./zeroing.ts";
 const flushWaitMs = 1000;
 /** A step covers no more of the log than one part of so many. */
 const stepPartsMin = 8;
+/** Nor less than one of so many: each step that waits costs RAM and time, however little is in it. */
+const stepPartsMax = 4096;
 /** Where no client flushes a step becomes so many times as long. */
 const flushlessSteps = 2;
 
@@ -126,9 +128,11 @@ export class PointOrder {
 
   get #stepBlocks(): number {
     const { tunables, geometry } = this.#core;
+    const { slotCount } = geometry;
     return Math.max(
       1,
-      Math.min(tunables.writebackStep / blockBytes, Math.floor(geometry.slotCount / stepPartsMin)),
+      slotCount / stepPartsMax,
+      Math.min(tunables.writebackStep / blockBytes, Math.floor(slotCount / stepPartsMin)),
     );
   }
 

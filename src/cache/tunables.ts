@@ -30,7 +30,8 @@ export interface Tunables {
   writebackOrder: "elevator" | "prefix";
   /**
    * With `prefix`: bytes of log after which a client's flush ends a step, twice as many when nobody flushes; never more than
-   * an eighth, or a quarter, of the log. Short steps are soon done, long ones cost less. 65536 to 2^40, by default 64 MiB.
+   * an eighth, or a quarter, of the log, nor less than a 4096th. Short steps are soon done, long ones cost less.
+   * 65536 to 2^40, by default 64 MiB.
    */
   writebackStep: number;
   /** Most blocks (4096 bytes) of one write-back batch, of which some overlap in time: 1 to 256, by default 256. */

@@ -219,3 +219,24 @@ Deno.test("prefix: of a long range that fails half-way, what has arrived is not 
   assertEquals(zeroed.filter((offset) => offset === 0).length, 1);
   await machine.run(cache.close());
 });
+
+// Each step costs some hundred bytes of RAM and a look at every change of pace, however little is in it: a million of them, which
+// a large log has room for, would stop the engine.
+Deno.test("prefix: a large log takes longer steps than the smallest that may be asked for", async () => {
+  const machine = new Machine({ backingBytes: 64 * blockBytes, segmentBlocks: 128, segmentCount: 2048 });
+  await machine.format();
+  const cache = await open(machine, { tunables: { writeback: "off" } });
+  let syncs = 0;
+  machine.fault = (device, { kind }) => {
+    if (device.name === "backing" && kind === "sync") syncs++;
+    return undefined;
+  };
+  for (let i = 0; i < 16; i++) {
+    await write(machine, cache, 16, i + 1);
+    await machine.run(cache.flush());
+  }
+  await machine.run(cache.drain());
+  assertEquals(backing(machine, 2), [16, 16]);
+  assert(syncs >= 4 && syncs <= 6, `${syncs} syncs of the backing`);
+  await machine.run(cache.close());
+});
