@@ -334,6 +334,7 @@ export class MirrorDevice implements EventDevice, RedundantDevice {
       if (isDropped(leg)) throw leg.failure;
       this.#legs.push(leg);
       this.#missing = undefined;
+      this.#watch(leg);
       await copyToLeg({
         source,
         target: leg,
@@ -394,7 +395,8 @@ export class MirrorDevice implements EventDevice, RedundantDevice {
       if (this.#closed) return;
       const away = leg.device.away?.();
       if (away === undefined) {
-        if (leg.isBusy) this.#watch(leg);
+        // Writes may wait for the copy of a piece, which is now at one leg and now at the other.
+        if (leg.isBusy || leg === this.#target) this.#watch(leg);
         return;
       }
       if (leg.state === "dropped" || (leg.state === "in service" && !this.isWhole)) return;
