@@ -360,6 +360,8 @@ export class MirrorDevice implements EventDevice, RedundantDevice {
 
   /** Makes the old leg say that the new one counts; from then on it does. */
   async #join(source: Leg, leg: Leg): Promise<void> {
+    // A flush may have been answered since, for which nobody had to say anything.
+    if (isDropped(leg)) throw leg.failure;
     // Whatever fails from here on, the next sync says `alone` again before it succeeds.
     this.#saysAlone = false;
     try {
