@@ -34,7 +34,7 @@ export class Bypassed {
   /** Completed since the last sync was issued, and covered by the one under way. */
   #fresh = new Runs();
   #syncing = new Runs();
-  /** Backing syncs that failed while something was outstanding: what is read meanwhile is not to be trusted. */
+  /** Backing syncs that failed: what was read from the backing meanwhile is not to be trusted. */
   failures = 0;
   /** Grows whenever a write past the log begins or ends. */
   changes = 0;
@@ -78,10 +78,10 @@ export class Bypassed {
 
   /** It failed. Tells what that means, if anything is lost by it. */
   syncFailed(cause: unknown): DeviceError | undefined {
+    this.failures++;
     if (this.outstanding === 0) return undefined;
     const { kernels, versions, backing } = this.#core;
     const lost = this.outstanding;
-    this.failures++;
     for (const { start, end } of [...this.#syncing, ...this.#fresh]) {
       for (let block = start; block < end; block++) {
         const slot = kernels.indexGet(block);

@@ -159,8 +159,8 @@ export class Reads {
     const { failures } = bypassed;
     const { generation } = copies;
     await this.#readSectors(offset, into);
-    // The backing may have dropped what went past the log while it was read: what is lost says so now, and of the rest a
-    // clean copy may have come into the log meanwhile, which alone has it.
+    // The backing may have dropped what no sync covered while it was read. What went past the log and is lost says so now, or a
+    // clean copy has it that came into the log meanwhile; zeroes are the log's own again.
     if (bypassed.failures !== failures) await this.read(offset, into);
     else if (copies.wants(offset, into.length)) copies.keep(offset, into, 0, into.length, generation);
   }

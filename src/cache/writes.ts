@@ -253,9 +253,15 @@ export class Writes {
       const block = Math.floor(position / blockBytes);
       const start = block * blockBytes;
       const [from, to] = [position - start, Math.min(blockBytes, end - start)];
+      const { bypassed } = this.#core;
+      const { failures } = bypassed;
       const base = this.#edgeIsReady(block, offset, end) ? undefined : await this.#fetchBase(block, from, to);
-      // Stops where it began when the RAM of the old version has gone while this waited for room.
-      position = await this.#room.take("client", () => this.#putRun(position, offset, source, base));
+      // Stops where it began when the RAM of the old version has gone while this waited for room, or a backing sync has failed:
+      // what the base was made of may have been dropped, and zeroes be the log's own again.
+      position = await this.#room.take(
+        "client",
+        () => bypassed.failures === failures ? this.#putRun(position, offset, source, base) : position,
+      );
     }
   }
 
