@@ -13,9 +13,11 @@
  */
 
 import { Coverage } from "./coverage.ts";
-import { huntHistory } from "./history_main.ts";
+import { noCounts as noHistoryCounts } from "./history_counts.ts";
+import { liveHistory } from "./history_world.ts";
+import { hunt } from "./hunt.ts";
 import { show } from "./mutant.ts";
-import { huntPrefix } from "./prefix_main.ts";
+import { livePrefix, noCounts as noPrefixCounts } from "./prefix_world.ts";
 import { World } from "./world.ts";
 
 const planted = Deno.args.indexOf("--mutant");
@@ -24,8 +26,12 @@ if (planted >= 0) {
   Deno.exit(await show(Deno.args[planted + 1] ?? "", others));
 }
 
-if (Deno.args.includes("--prefix")) Deno.exit(await huntPrefix(Deno.args));
-if (Deno.args.includes("--history")) Deno.exit(await huntHistory(Deno.args));
+if (Deno.args.includes("--prefix")) {
+  Deno.exit(await hunt("--prefix", livePrefix, noPrefixCounts(), Deno.args));
+}
+if (Deno.args.includes("--history")) {
+  Deno.exit(await hunt("--history", liveHistory, noHistoryCounts(), Deno.args));
+}
 
 const options = parse(Deno.args);
 const coverage = new Coverage();

@@ -1,18 +1,26 @@
 /**
- * `deno task sim --history [--seed S] [--from S] [--worlds N] [--crashes N] [--minutes M]`: the past in the simulator, for as
- * long as wanted.
+ * `deno task sim --prefix|--history [--seed S] [--from S] [--worlds N] [--crashes N] [--minutes M]`: worlds of their own kind
+ * (`writeback_order=prefix`, the past) in the simulator, for as long as wanted.
  *
  * @module
  */
 
-import { noCounts } from "./history_counts.ts";
-import { liveHistory } from "./history_world.ts";
-
-/** Lives through worlds until one is wrong, or there were enough. Returns the exit code. */
-export async function huntHistory(args: string[]): Promise<number> {
+/**
+ * Lives through worlds until one is wrong, or there were enough. Returns the exit code. `flag` chooses these worlds on the
+ * command line; `counts` is what came up in them.
+ */
+export async function hunt<Counts extends { crashes: number }>(
+  flag: string,
+  live: (seed: number, counts: Counts) => Promise<void>,
+  counts: Counts,
+  args: string[],
+): Promise<number> {
   const value = (name: string) => {
     const at = args.indexOf(`--${name}`);
-    return at < 0 ? undefined : Number(args[at + 1]);
+    if (at < 0) return undefined;
+    const number = Number(args[at + 1]);
+    if (Number.isNaN(number)) throw new Error(`--${name} is ${args[at + 1]}: expected a number`);
+    return number;
   };
   const one = value("seed");
   const first = one ?? value("from") ?? 1;
@@ -20,7 +28,6 @@ export async function huntHistory(args: string[]): Promise<number> {
   const crashesMax = value("crashes") ?? (value("minutes") === undefined ? 2000 : Infinity);
   const startMs = performance.now();
   const deadlineMs = startMs + (value("minutes") ?? Infinity) * 60_000;
-  const counts = noCounts();
   let worlds = 0;
   let failed = 0;
   while (
@@ -28,10 +35,10 @@ export async function huntHistory(args: string[]): Promise<number> {
   ) {
     const seed = first + worlds++;
     try {
-      await liveHistory(seed, counts);
+      await live(seed, counts);
     } catch (error) {
       failed++;
-      console.log(`again: deno task sim --history --seed ${seed}`);
+      console.log(`again: deno task sim ${flag} --seed ${seed}`);
       console.log(`seed ${seed}, crash ${counts.crashes}: ${String(error).split("\n")[0]}`);
       console.log(error instanceof Error ? error.stack : error);
     }
