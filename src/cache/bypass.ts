@@ -167,8 +167,7 @@ export class Bypass {
     if (!this.#mayPass(start, end)) return false;
     const from = start * blockBytes;
     const to = Math.min(end * blockBytes, backing.sizeBytes);
-    const { sync } = this.#backing;
-    const { failures } = sync;
+    const { failures } = bypassed;
     // Clean copies, and what the tail has passed: a crash would forget them, and reads must from here on.
     for (let block = start; block < end; block++) kernels.indexRemove(block);
     bypassed.changes++;
@@ -187,7 +186,7 @@ export class Bypass {
     }
     // Any sync that failed meanwhile, write-back's too, may have dropped this, and no later one would say so.
     if (this.#writer.failure) throw this.#writer.failure;
-    if (sync.failures !== failures) return false;
+    if (bypassed.failures !== failures) return false;
     bypassed.ended(start, end);
     statistics.bypassedBlocks += end - start;
     if (bypassed.isMuch) void this.durable().catch(() => {});
